@@ -1,0 +1,1 @@
+"""How good features are: one file a protocol."""

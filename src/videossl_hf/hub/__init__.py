@@ -1,0 +1,1 @@
+"""Publishing and serving: model cards, push, pipelines."""

@@ -1,0 +1,1 @@
+"""One folder a method; no folder imports another."""
