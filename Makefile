@@ -7,8 +7,6 @@ BASE_PYTHON ?= python3
 PYTHON := .venv/bin/python
 SEEDS ?= 3
 PYTEST_ARGS ?=
-# One thread a process: tests and trainings run side by side.
-export OMP_NUM_THREADS ?= 1
 
 .PHONY: help install demo test test-slow check format bench clean
 
@@ -29,10 +27,10 @@ demo: install ## about five minutes: generate clips, pre-train, evaluate, pack, 
 	$(PYTHON) -m videossl_hf.cli demo --output outputs/demo
 
 test: install ## the whole suite but for the tests marked slow, with coverage
-	$(PYTHON) -m pytest -n 2 -m "not slow" --cov --cov-report=term $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 -m "not slow" --cov --cov-report=term $(PYTEST_ARGS)
 
 test-slow: install ## the long tests: more seeds, more corruptions, more resumes
-	$(PYTHON) -m pytest -n 2 -m slow $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 -m slow $(PYTEST_ARGS)
 
 check: install ## format, lint, types, import rules
 	$(PYTHON) -m ruff format --check .
