@@ -30,7 +30,7 @@ __all__ = [
 
 
 def source_stride(fps: float, target_fps: float, stride: float = 1.0) -> float:
-    """Source frames from one frame of a clip to the next, when it takes every `stride`-th one at `target_fps`.
+    """Source frames from one frame of a clip to the next when it takes every `stride`-th at `target_fps`.
 
     A 60 fps video read at 15 fps has a stride of 4.0, a 25 fps one 1.67: the policies below accept fractions.
     """
@@ -76,7 +76,8 @@ def uniform_clip(num_frames: int, length: int) -> np.ndarray:
 def segment_random_clip(num_frames: int, length: int, *, generator: torch.Generator) -> np.ndarray:
     """One random frame of each of `length` equal segments.
 
-    This is how Temporal Segment Networks (arXiv 1608.00859) are trained. The segments cover the whole video; where `length` does not divide `num_frames` they differ by one frame.
+    This is how Temporal Segment Networks (arXiv 1608.00859) are trained. The segments cover the whole video;
+    where `length` does not divide `num_frames` they differ by one frame.
 
     Returns:
         int64 array of shape (length,).
@@ -160,8 +161,8 @@ def stica_clip_span(
     """First and last position, in source frames, of a clip as the official STiCA code places it.
 
     With a `generator` the start is uniform over the real numbers in [0, num_frames - clip_length]. With a
-    `clip_index` in [0, num_clips) it is int((num_frames - clip_length) * clip_index / num_clips): the last test
-    clip does not reach the end of the video. Exactly one of the two is given.
+    `clip_index` in [0, num_clips) it is int((num_frames - clip_length) * clip_index / num_clips): the last
+    test clip does not reach the end of the video. Exactly one of the two is given.
     """
     if (generator is None) == (clip_index is None):
         raise InputError("give either a generator (a random clip) or a clip_index (a test clip)")
@@ -182,8 +183,8 @@ def stica_frame_indices(
 ) -> np.ndarray:
     """Frame numbers of the clip that begins at `start`, a position of `stica_clip_span`.
 
-    They are floor(linspace(0, clip_length - 1, num_samples)) after the first frame at or after `start`; positions
-    past the end repeat the last frame.
+    They are floor(linspace(0, clip_length - 1, num_samples)) after the first frame at or after `start`;
+    positions past the end repeat the last frame.
 
     Returns:
         int64 array of shape (num_samples,).
