@@ -1,8 +1,9 @@
 """The names of the methods, and how to find the classes of one by naming convention.
 
-A method is one folder `models/<name>/` and one line here. Everything else follows from the names: `models/stica/` holds
-`configuration_stica.py`, `modeling_stica.py`, `processing_stica.py`, `collation_stica.py` and `conversion_stica.py`,
-and their classes are `STiCAConfig`, `STiCAModel`, `STiCAForPreTraining`, `STiCAProcessor`, `STiCACollator` and so on.
+A method is one folder `models/<name>/` and one line here. Everything else follows from the names:
+`models/stica/` holds `configuration_stica.py`, `modeling_stica.py`, `processing_stica.py`,
+`collation_stica.py` and `conversion_stica.py`, and their classes are `STiCAConfig`, `STiCAModel`,
+`STiCAForPreTraining`, `STiCAProcessor`, `STiCACollator` and so on.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any
 __all__ = ["METHODS", "class_prefix", "find_class", "has_class"]
 
 METHODS: dict[str, str] = {"stica": "STiCA"}
-"""Folder under `models/` -> prefix of the method's class names (the folder's name in the paper's spelling)."""
+"""Folder under `models/` -> prefix of the method's class names (the folder's name in the paper's
+spelling)."""
 
 _FILE_OF_SUFFIX = {
     "Config": "configuration",
@@ -50,7 +52,8 @@ def find_class(method: str, suffix: str) -> Any:
     Args:
         method: a key of `METHODS`.
         suffix: what follows the prefix in the class name, such as "Config", "Model", "ForPreTraining",
-            "ForVideoClassification", "Processor", "VideoProcessor", "FeatureExtractor", "Collator", "Augmentation".
+            "ForVideoClassification", "Processor", "VideoProcessor", "FeatureExtractor", "Collator",
+            "Augmentation".
 
     Raises:
         ValueError: for an unknown method, or for a class that the method does not have

@@ -1,4 +1,5 @@
-"""Base of every model: loading that never leaves a weight of the backbone at random, and settings all models share."""
+"""Base of every model: loading that never leaves a weight of the backbone at random, and settings all
+models share."""
 
 from __future__ import annotations
 
@@ -16,16 +17,18 @@ __all__ = ["VideoSSLPreTrainedModel"]
 class VideoSSLPreTrainedModel(PreTrainedModel):
     """Base class of all models of this package.
 
-    A method derives one class from it that sets `config_class` and `base_model_prefix` (the attribute under which its
-    head models hold the backbone) and, where needed, `_init_weights`. Saving writes the method's code beside the
-    weights: the configuration does that (`nn/base_config.py`), and every save of a model saves its configuration.
+    A method derives one class from it that sets `config_class` and `base_model_prefix` (the attribute under
+    which its head models hold the backbone) and, where needed, `_init_weights`. Saving writes the method's
+    code beside the
+    weights: the configuration does that (`nn/base_config.py`), and every save of a model saves its
+        configuration.
 
     Loading is stricter than transformers, which re-initialises what it cannot load and logs a table. Here
-    `from_pretrained` raises `CheckpointError` when weights of the backbone are missing, when a head is there in part,
-    when the checkpoint has backbone weights that the model does not know, and when shapes differ (unless
-    `ignore_mismatched_sizes=True` asks for a new initialisation of those). A head of which the checkpoint holds nothing
-    is new and stays initialised at random: that is how a classifier starts from a pre-trained folder.
-    Only safetensors files are read.
+    `from_pretrained` raises `CheckpointError` when weights of the backbone are missing, when a head is
+    there in part, when the checkpoint has backbone weights that the model does not know, and when shapes
+    differ (unless `ignore_mismatched_sizes=True` asks for a new initialisation of those). A head of which
+    the checkpoint holds nothing is new and stays initialised at random: that is how a classifier starts
+    from a pre-trained folder. Only safetensors files are read.
     """
 
     main_input_name = "pixel_values_videos"
@@ -38,7 +41,8 @@ class VideoSSLPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def register_for_auto_class(cls, auto_class: Any = "AutoModel") -> None:
-        """Nothing to do: every saved folder already names all classes of the method and holds their code."""
+        """Nothing to do: every saved folder already names all classes of the method and holds their
+        code."""
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -50,7 +54,8 @@ class VideoSSLPreTrainedModel(PreTrainedModel):
         wants_info = kwargs.pop("output_loading_info", False)
         kwargs.setdefault("use_safetensors", True)
         ignores_shapes = kwargs.get("ignore_mismatched_sizes", False)
-        # Shapes that differ are collected rather than raised one by one by transformers; they are judged below.
+        # Shapes that differ are collected rather than raised one by one by transformers; they are judged
+        # below.
         kwargs["ignore_mismatched_sizes"] = True
         try:
             model, info = super().from_pretrained(
@@ -58,8 +63,8 @@ class VideoSSLPreTrainedModel(PreTrainedModel):
             )
         except SafetensorError as error:
             raise CheckpointError(
-                f"cannot read the weights in {pretrained_model_name_or_path}: {error}. The file is damaged or was not"
-                " written to its end; download or save it again"
+                f"cannot read the weights in {pretrained_model_name_or_path}: {error}."
+                " The file is damaged or was not written to its end; download or save it again"
             ) from error
         problems = _problems(model, info, ignores_shapes)
         if problems:

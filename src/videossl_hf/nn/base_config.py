@@ -1,4 +1,5 @@
-"""Base of every method's configuration: strictly typed, errors that are ValueErrors, code saved beside the JSON."""
+"""Base of every method's configuration: strictly typed, errors that are ValueErrors, code saved beside the
+JSON."""
 
 from __future__ import annotations
 
@@ -28,10 +29,11 @@ def _strict_errors_as_configuration_errors(name: str) -> Iterator[None]:
 class VideoSSLConfig(SavesItsCode, PreTrainedConfig):
     """Base class of the configurations.
 
-    A subclass is a list of typed fields with defaults and, last, a method `validate_architecture(self)` that raises
-    ValueError for sizes that cannot work; no decorator and no `__init__` is needed. Wrong types and failed checks
-    raise `ConfigurationError` (a ValueError) when the configuration is made, loaded or changed. Unknown keys are kept
-    as plain attributes, so that older code reads newer files. No field may name a module, file or function.
+    A subclass is a list of typed fields with defaults and, last, a method `validate_architecture(self)`
+    that raises ValueError for sizes that cannot work; no decorator and no `__init__` is needed. Wrong types
+    and failed checks raise `ConfigurationError` (a ValueError) when the configuration is made, loaded or
+    changed. Unknown keys are kept as plain attributes, so that older code reads newer files. No field may
+    name a module, file or function.
     """
 
     def __init_subclass__(cls, *args: Any, **kwargs: Any) -> None:
@@ -51,7 +53,8 @@ class VideoSSLConfig(SavesItsCode, PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Make a configuration of a dictionary, as transformers does; keys that would hide a method are refused."""
+        """Make a configuration of a dictionary, as transformers does; keys that would hide a method are
+        refused."""
         hiding = [key for key in config_dict if callable(getattr(cls, key, None))]
         if hiding:
             raise ConfigurationError(
