@@ -12,10 +12,13 @@ from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 from transformers.configuration_utils import PreTrainedConfig
 
+from ..dependencies import check_torchvision
 from ..errors import ConfigurationError
 from ..remote_code import SavesItsCode
 
 __all__ = ["VideoSSLConfig"]
+
+check_torchvision()  # the first file of ours that loading a model from the Hub imports
 
 
 @contextmanager
