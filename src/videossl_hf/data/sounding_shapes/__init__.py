@@ -1,0 +1,22 @@
+"""Sounding Shapes: generated videos of moving shapes with a sound that follows them."""
+
+from __future__ import annotations
+
+from .clips import ClipDraws, ClipSettings, draw_clip, render_frames, render_sound
+from .folder import SPLITS, SoundingShapes, write_sounding_shapes
+from .motions import CLASS_NAMES, REVERSAL
+from .transcript import VOCABULARY
+
+__all__ = [
+    "CLASS_NAMES",
+    "REVERSAL",
+    "SPLITS",
+    "VOCABULARY",
+    "ClipDraws",
+    "ClipSettings",
+    "SoundingShapes",
+    "draw_clip",
+    "render_frames",
+    "render_sound",
+    "write_sounding_shapes",
+]

@@ -1,0 +1,154 @@
+"""Sounding Shapes as a folder of MP4 files that `datasets` loads: writing, resuming and re-using it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ...errors import ConfigurationError, OutputError
+from ..parallel import map_in_processes, progress_bar
+from ..writer import write_video
+from .card import dataset_card
+from .clips import ClipSettings, draw_clip, render_frames, render_sound
+
+__all__ = ["SPLITS", "SoundingShapes", "write_sounding_shapes"]
+
+SPLITS = ("train", "validation", "test")
+MANIFEST = "sounding_shapes.json"
+FORMAT = 1  # changes when the same settings would give other clips
+
+
+@dataclass(frozen=True)
+class SoundingShapes:
+    """A whole set: what its clips have in common, and how many of them each split holds.
+
+    Attributes:
+        train, validation, test: number of clips; a split of 0 clips is not written.
+        clips: what the clips have in common.
+        keyframe_distance: frames from one keyframe to the next.
+    """
+
+    train: int
+    validation: int = 0
+    test: int = 0
+    clips: ClipSettings = field(default_factory=ClipSettings)
+    keyframe_distance: int = 8
+
+    def __post_init__(self) -> None:
+        if min(self.counts().values()) < 0 or not any(self.counts().values()):
+            raise ConfigurationError(
+                f"the numbers of clips must not be negative, and not all 0, got {self.counts()}"
+            )
+
+    def counts(self) -> dict[str, int]:
+        """Number of clips by split."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+
+def write_sounding_shapes(
+    output: str | os.PathLike[str], dataset: SoundingShapes, *, processes: int = 2, show_progress: bool = True
+) -> Path:
+    """Write DIR/{train,validation,test}/*.mp4 with metadata.jsonl, a dataset card and a manifest.
+
+    The files are the same whatever the number of processes. A folder that already holds this very set is
+    left as it is; a run that was broken off continues.
+
+    Args:
+        output: the folder; made if need be.
+        dataset: what to write.
+        processes: that render and encode at the same time.
+        show_progress: draw a progress bar.
+
+    Returns:
+        The folder.
+
+    Raises:
+        OutputError: the folder cannot be written, or holds something else.
+    """
+    folder = Path(output)
+    _claim(folder, dataset)
+    for split, count in dataset.counts().items():
+        metadata = folder / split / "metadata.jsonl"
+        if metadata.exists() or count == 0:
+            continue
+        (folder / split).mkdir(exist_ok=True)
+        rows = _write_split(folder / split, dataset, split, count, processes, show_progress)
+        _write_atomically(metadata, "".join(json.dumps(row) + "\n" for row in rows))
+    if not (folder / "README.md").exists():
+        _write_atomically(folder / "README.md", dataset_card(dataset.clips, dataset.counts()))
+    return folder
+
+
+def _write_split(
+    folder: Path, dataset: SoundingShapes, split: str, count: int, processes: int, show_progress: bool
+) -> Sequence[dict[str, Any]]:
+    write = partial(_write_clip, folder, dataset, split)
+    rows = []
+    results = map_in_processes(write, range(count), processes=processes)
+    with progress_bar(show_progress) as progress:
+        for row in progress.track(results, total=count, description=f"Sounding Shapes, {split}"):
+            rows.append(row)
+    return rows
+
+
+def _write_clip(folder: Path, dataset: SoundingShapes, split: str, index: int) -> dict[str, Any]:
+    draws = draw_clip(dataset.clips, split, index)
+    name = f"{index:06d}.mp4"
+    path = folder / name
+    if (
+        not path.exists()
+    ):  # files appear only when they are complete, so this one is left from a run broken off
+        write_video(
+            path,
+            render_frames(draws, dataset.clips),
+            dataset.clips.fps,
+            sound=render_sound(draws, dataset.clips),
+            sample_rate=dataset.clips.sample_rate,
+            keyframe_distance=dataset.keyframe_distance,
+        )
+    return {"file_name": name, **draws.row()}
+
+
+def _claim(folder: Path, dataset: SoundingShapes) -> None:
+    """Leave the manifest in an empty folder, or see that the one that is there is ours."""
+    wanted = {"format": FORMAT, **asdict(dataset)}
+    manifest = folder / MANIFEST
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not manifest.exists():
+            if any(folder.iterdir()):
+                raise OutputError(f"{folder} holds other files: give a new or an empty folder")
+            _write_atomically(manifest, json.dumps(wanted, indent=2) + "\n")
+        found = json.loads(manifest.read_text())
+    except OutputError:
+        raise
+    except ValueError as error:
+        raise OutputError(f"{manifest} is damaged: delete {folder} and run again") from error
+    except OSError as error:
+        raise OutputError(f"cannot write into {folder}: {error.strerror or error}") from error
+    if found != wanted:
+        raise OutputError(
+            f"{folder} holds Sounding Shapes with other settings ({_differences(found, wanted)}): "
+            "give another folder, or delete this one"
+        )
+
+
+def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """Where two manifests differ, as `size 48 there, 32 asked for; ...`."""
+    flat_found, flat_wanted = ({**m, **m.get("clips", {})} for m in (found, wanted))
+    return "; ".join(
+        f"{key} {flat_found.get(key)} there, {flat_wanted[key]} asked for"
+        for key in flat_wanted
+        if key != "clips" and flat_found.get(key) != flat_wanted[key]
+    )
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text)
+    part.replace(path)
