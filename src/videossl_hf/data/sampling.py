@@ -10,6 +10,8 @@ length that was asked for.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 
@@ -21,6 +23,7 @@ __all__ = [
     "segment_middle_clip",
     "segment_random_clip",
     "source_stride",
+    "span_indices",
     "stica_clip_length",
     "stica_clip_span",
     "stica_frame_indices",
@@ -194,8 +197,23 @@ def stica_frame_indices(
         raise InputError(
             f"clip_length must be positive and start not negative, got {clip_length} and {start}"
         )
-    offsets = np.floor(np.linspace(0.0, max(clip_length - 1, 0.0), num_samples)).astype(np.int64)
-    return np.minimum(int(np.ceil(start)) + offsets, num_frames - 1)
+    # The official code decodes from `start` on and counts inside what it decoded.
+    offsets = span_indices(math.ceil(clip_length) + 1, 0.0, max(clip_length - 1, 0.0), num_samples)
+    return np.minimum(math.ceil(start) + offsets, num_frames - 1)
+
+
+def span_indices(num_frames: int, first: float, last: float, num_samples: int) -> np.ndarray:
+    """`num_samples` positions evenly spread from `first` to `last`, each rounded down to a frame.
+
+    Positions outside the video become its first or last frame. The spacing is computed in float32, as the
+    official STiCA code does (`temporal_sampling`).
+
+    Returns:
+        int64 array of shape (num_samples,).
+    """
+    _check(num_frames, num_samples)
+    positions = torch.linspace(first, last, num_samples, dtype=torch.float32)
+    return positions.clamp(0, num_frames - 1).long().numpy()
 
 
 def _check(num_frames: int, length: int) -> None:
