@@ -1,0 +1,156 @@
+"""Samples of a dataset as model inputs, one tensor a sample that holds all its views."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..errors import DataError, DecodeError, InputError
+
+__all__ = ["BadSample", "PreparedClips", "PreparedSample", "Views"]
+
+
+@dataclass(frozen=True)
+class Views:
+    """How often a video is looked at in a test: clips spread over its length, times crops of each clip.
+
+    Attributes:
+        clips: 1 is the middle of the video.
+        crops: 1 (the centre) or 3 (along the longer side).
+    """
+
+    clips: int = 1
+    crops: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Views:
+        """From "CLIPSxCROPS", such as "10x3"."""
+        match = re.fullmatch(r"([1-9]\d{0,3})x([13])", text)
+        if match is None:
+            raise InputError(
+                f'views must be written CLIPSxCROPS with 1 or 3 crops, such as "10x3", got {text!r}'
+            )
+        return cls(int(match[1]), int(match[2]))
+
+    @property
+    def count(self) -> int:
+        """Views of a video."""
+        return self.clips * self.crops
+
+    def __str__(self) -> str:
+        return f"{self.clips}x{self.crops}"
+
+
+@dataclass(frozen=True)
+class PreparedSample:
+    """A decoded sample.
+
+    Attributes:
+        inputs: (views, frames, channels, height, width), or (views, 1, mel, time) for sound.
+        label: index of the class; -1 without one.
+        key: its name.
+    """
+
+    inputs: Tensor
+    label: int
+    key: str
+
+
+@dataclass(frozen=True)
+class BadSample:
+    """A sample that could not be decoded, and why."""
+
+    key: str
+    error: DecodeError
+
+
+class PreparedClips(Dataset[PreparedSample | BadSample]):
+    """A dataset as the model sees it in a test: decoded on access, without anything random.
+
+    Args:
+        processor: of this package; its settings say how a clip is taken.
+        dataset: map-style samples with a "video" cell (and "label"); for sound with an "audio" cell, else the
+            container's own track is taken.
+        views: "CLIPSxCROPS"; sound has no crops.
+        modality: "video" or "audio".
+        keep: hold what was decoded in memory, for a monitor that comes back to the same samples.
+
+    Raises:
+        InputError: an unknown modality or views, crops of sound, or a streamed dataset.
+        DataError: the dataset lacks the column.
+    """
+
+    def __init__(
+        self, processor: Any, dataset: Any, *, views: str = "1x1", modality: str = "video", keep: bool = False
+    ) -> None:
+        if modality not in ("video", "audio"):
+            raise InputError(f'modality must be "video" or "audio", got {modality!r}')
+        self.processor = processor
+        self.dataset = dataset
+        self.views = Views.parse(views)
+        self.modality = modality
+        if modality == "audio" and self.views.crops != 1:
+            raise InputError(f"sound cannot be cropped: give views {self.views.clips}x1 instead of {views}")
+        if not hasattr(dataset, "__len__"):
+            raise InputError(
+                "a streamed dataset has no length and no order to come back to: load it with streaming=False"
+            )
+        features = getattr(dataset, "features", None)
+        if features is not None and "video" not in features and modality not in features:
+            raise DataError(f"the dataset has no {modality} column; it has {', '.join(features)}")
+        self.label_names: list[str] | None = getattr((features or {}).get("label"), "names", None)
+        self._kept: dict[int, PreparedSample | BadSample] | None = {} if keep else None
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, row: int) -> PreparedSample | BadSample:
+        if self._kept is not None and row in self._kept:
+            return self._kept[row]
+        sample = self._prepare(row)
+        if self._kept is not None:
+            self._kept[row] = sample
+        return sample
+
+    def _prepare(self, row: int) -> PreparedSample | BadSample:
+        # A worker process may return an error, but not raise one that keeps its type.
+        sample = self.dataset[row]
+        key = sample_key(sample, row)
+        try:
+            inputs = self._inputs(sample)
+        except DecodeError as error:
+            return BadSample(key, error)
+        label = sample.get("label")
+        return PreparedSample(inputs, -1 if label is None else int(label), key)
+
+    def _inputs(self, sample: Mapping[str, Any]) -> Tensor:
+        """(views, ...) of one sample."""
+        if self.modality == "video":
+            process = getattr(self.processor, "video_processor", self.processor)
+            views = {"num_clips": self.views.clips, "num_crops": self.views.crops}
+            inputs = process(videos=[sample["video"]], return_tensors="pt", **views)["pixel_values_videos"]
+            return inputs[0] if self.views.count > 1 else inputs
+        if sample.get("audio") is None:  # the track that goes with each clip of the video
+            inputs = self.processor(
+                videos=[sample["video"]], audio=True, return_tensors="pt", num_clips=self.views.clips
+            )["input_features"]
+            return inputs[0] if self.views.clips > 1 else inputs
+        if self.views.clips > 1:
+            raise InputError(f"sound files are taken whole: give views 1x1 instead of {self.views}")
+        return self.processor(audio=[sample["audio"]], return_tensors="pt")["input_features"]
+
+
+def sample_key(sample: Mapping[str, Any], row: int) -> str:
+    """The name of a sample: the last two parts of its file's path, or its row."""
+    for column in ("video", "audio"):
+        cell = sample.get(column)
+        path = cell.get("path") if isinstance(cell, Mapping) else cell
+        if isinstance(path, (str, PurePath)):
+            return "/".join(PurePath(path).parts[-2:])
+    return f"row {row}"
