@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import transformers
 from transformers import processing_utils
-from transformers.models.auto import video_processing_auto
+from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING, AutoVideoProcessor
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils import is_torchvision_available
 from transformers.video_processing_utils import BaseVideoProcessor, VideoProcessorMixin
 
 __all__ = ["AutoVideoProcessor", "BaseVideoProcessor", "ProcessorMixin"]
-
-AutoVideoProcessor = video_processing_auto.AutoVideoProcessor
 
 if not is_torchvision_available():
     # `import transformers` and the module that ProcessorMixin looks into are two objects.
@@ -25,4 +23,4 @@ if not is_torchvision_available():
         module.BaseVideoProcessor = BaseVideoProcessor
         module.VideoProcessorMixin = VideoProcessorMixin
         module.AutoVideoProcessor = AutoVideoProcessor
-        module.VIDEO_PROCESSOR_MAPPING = video_processing_auto.VIDEO_PROCESSOR_MAPPING
+        module.VIDEO_PROCESSOR_MAPPING = VIDEO_PROCESSOR_MAPPING
