@@ -60,8 +60,6 @@ def _register_methods() -> None:
     from .data.torchvision_free import AutoVideoProcessor
 
     for method in METHODS:
-        if not has_class(method, "Config"):
-            continue
         config_class = find_class(method, "Config")
         auto.AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
         for name, (_, suffix) in AUTO_CLASSES.items():

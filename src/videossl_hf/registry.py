@@ -73,6 +73,6 @@ def has_class(method: str, suffix: str) -> bool:
     class_prefix(method)
     try:
         find_class(method, suffix)
-    except (ValueError, ModuleNotFoundError):  # TEMPORARY second one while files are being written
+    except ValueError:
         return False
     return True

@@ -81,25 +81,19 @@ def bundle(cls: type) -> Bundle | None:
     Raises:
         RemoteCodeError: when the import closure cannot lie in one folder.
     """
-    for ancestor in cls.__mro__:
-        match = _ENTRY_MODULE.search(ancestor.__module__)
-        if match is None or ancestor.__module__.startswith("transformers."):
-            continue
-        folder = Path(inspect.getfile(ancestor)).parent.resolve()
-        found = _bundle_method(folder, match[2], ancestor.__module__.split(".")[0])
-        if found is not None:
-            return found
-    return None
+    method = _method_of(cls)
+    return Bundle(_flat_files(method), dict(method.auto_map)) if method else None
 
 
 def auto_map(cls: type) -> dict[str, str]:
     """The method's complete `auto_map`, or {} for a class that is none of those named in it (nor derives
     from one)."""
-    found = bundle(cls)
-    if found is None:
+    method = _method_of(cls)
+    if method is None:
         return {}
     names = {f"{ancestor.__module__.rsplit('.', 1)[-1]}.{ancestor.__name__}" for ancestor in cls.__mro__}
-    return dict(found.auto_map) if names & set(found.auto_map.values()) else {}
+    found = dict(method.auto_map)
+    return found if names & set(found.values()) else {}
 
 
 def write_code(cls: type, folder: str | os.PathLike[str]) -> list[Path]:
@@ -141,43 +135,69 @@ class SavesItsCode:
         code."""
 
 
+@dataclass(frozen=True)
+class _Method:
+    """Where a method's code lies: its entry files by kind, the top package they belong to, and their
+    auto_map."""
+
+    entries: tuple[tuple[str, Path], ...]
+    package: str
+    auto_map: tuple[tuple[str, str], ...]
+
+
 @functools.cache
-def _bundle_method(folder: Path, method: str, package: str) -> Bundle | None:
-    """The bundle of `configuration_<method>.py` and its companions in `folder`; None if they are not a
-    method's."""
-    entries = {kind: path for kind in _ENTRY_FILES if (path := folder / f"{kind}_{method}.py").is_file()}
-    if "configuration" not in entries:
-        return None
+def _method_of(cls: type) -> _Method | None:
+    for ancestor in cls.__mro__:
+        match = _ENTRY_MODULE.search(ancestor.__module__)
+        if match is None or ancestor.__module__.startswith("transformers."):
+            continue
+        folder = Path(inspect.getfile(ancestor)).parent.resolve()
+        method = _method_in(folder, match[2], ancestor.__module__.split(".")[0])
+        if method is not None:
+            return method
+    return None
+
+
+@functools.cache
+def _method_in(folder: Path, name: str, package: str) -> _Method | None:
+    """The method whose `configuration_<name>.py` lies in `folder` and defines `<Prefix>Config`; None
+    without one."""
+    paths = ((kind, folder / f"{kind}_{name}.py") for kind in _ENTRY_FILES)
+    entries = {kind: path for kind, path in paths if path.is_file()}
     classes = {kind: _class_names(path) for kind, path in entries.items()}
-    prefixes = [name.removesuffix("Config") for name in classes["configuration"] if name.endswith("Config")]
-    prefix = next((prefix for prefix in prefixes if prefix.lower() == method), None)
+    prefixes = (found.removesuffix("Config") for found in sorted(classes.get("configuration", ())))
+    prefix = next((prefix for prefix in prefixes if prefix.lower() == name), None)
     if prefix is None:
         return None
-
-    found_map = {
-        auto_class: f"{kind}_{method}.{prefix}{suffix}"
+    names = tuple(
+        (auto_class, f"{kind}_{name}.{prefix}{suffix}")
         for auto_class, (kind, suffix) in AUTO_CLASSES.items()
         if prefix + suffix in classes.get(kind, ())
-    }
+    )
+    return _Method(tuple(entries.items()), package, names)
+
+
+@functools.cache
+def _flat_files(method: _Method) -> dict[str, str]:
+    """File name -> flattened source of the entry files and of all that they import."""
     files: dict[str, str] = {}
     origin: dict[str, Path] = {}
-    waiting = list(entries.values())
+    waiting = [path for _, path in method.entries]
     while waiting:
         path = waiting.pop()
-        if path.name in origin:
-            if origin[path.name] != path:
-                raise RemoteCodeError(
-                    f"{origin[path.name]} and {path} have one name: files that a method imports end up "
-                    "in one folder, rename one of them"
-                )
-            continue
-        origin[path.name] = path
-        files[path.name], imported = _flatten(path, package)
-        waiting.extend(imported)
-    for kind, path in entries.items():
-        others = [other.stem for other_kind, other in entries.items() if other_kind != kind]
+        if origin.setdefault(path.name, path) != path:
+            raise RemoteCodeError(
+                f"{origin[path.name]} and {path} have one name: files that a method imports end up "
+                "in one folder, rename one of them"
+            )
+        if path.name not in files:
+            files[path.name], imported = _flatten(path, method.package)
+            waiting.extend(imported)
+    entries = [path for _, path in method.entries]
+    for path in entries:
+        others = [other.stem for other in entries if other != path]
         files[path.name] = _name_companions(files[path.name], others)
-    return Bundle(dict(sorted(files.items())), found_map)
+    return dict(sorted(files.items()))
 
 
 def _class_names(path: Path) -> set[str]:
