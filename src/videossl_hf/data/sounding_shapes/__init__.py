@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .clips import ClipDraws, ClipSettings, draw_clip, render_frames, render_sound
-from .folder import SPLITS, SoundingShapes, write_sounding_shapes
+from .clips import SPLITS, ClipDraws, ClipSettings, draw_clip, render_frames, render_sound
+from .folder import SoundingShapes, write_sounding_shapes
 from .motions import CLASS_NAMES, REVERSAL
 from .transcript import VOCABULARY
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +10,16 @@ import numpy as np
 import torch
 
 from ...errors import ConfigurationError
+from ..seeds import seeded_generator
 from .motions import CLASS_NAMES, Motion, chain_motions, moments, states
 from .render import NUISANCE_LEVELS, Appearance, draw_appearance, render
 from .sound import Voice, draw_voice, synthesize
 from .transcript import Span, describe
 
-__all__ = ["ClipDraws", "ClipSettings", "draw_clip", "render_frames", "render_sound"]
+__all__ = ["SPLITS", "ClipDraws", "ClipSettings", "draw_clip", "render_frames", "render_sound"]
+
+SPLITS = ("train", "validation", "test")
+_PARTS = ("label", "motion", "appearance", "voice", "words")
 
 
 @dataclass(frozen=True)
@@ -101,15 +105,10 @@ def draw_clip(settings: ClipSettings, split: str, index: int) -> ClipDraws:
     Every clip, and in it motion, appearance, voice and words, has its own seed made of (seed, split, index):
     clips can be made in any order by any number of processes, and one part can change without the others.
     """
-    names = _label_block(settings, split, index // len(CLASS_NAMES))
-    first = names[index % len(names)]
+    label = _label_block(settings, split, index // len(CLASS_NAMES))[index % len(CLASS_NAMES)]
     motion_draws = _generator(settings, split, index, "motion")
-    rest = [
-        CLASS_NAMES[i]
-        for i in torch.randperm(len(CLASS_NAMES), generator=motion_draws)
-        if CLASS_NAMES[i] != first
-    ]
-    motions = chain_motions([first, *rest[: settings.motions - 1]], motion_draws)
+    others = [name for name in _shuffled(CLASS_NAMES, motion_draws) if name != label]
+    motions = chain_motions([label, *others[: settings.motions - 1]], motion_draws)
     appearance = draw_appearance(settings.nuisance, _generator(settings, split, index, "appearance"))
     voice = draw_voice(_generator(settings, split, index, "voice"))
     wording = _generator(settings, split, index, "words")
@@ -131,11 +130,12 @@ def render_sound(draws: ClipDraws, settings: ClipSettings) -> np.ndarray:
 
 def _label_block(settings: ClipSettings, split: str, block: int) -> list[str]:
     """Each run of twelve clips holds every label once, in random order: labels are balanced at any length."""
-    order = torch.randperm(len(CLASS_NAMES), generator=_generator(settings, split, block, "label"))
-    return [CLASS_NAMES[index] for index in order]
+    return _shuffled(CLASS_NAMES, _generator(settings, split, block, "label"))
+
+
+def _shuffled(names: Sequence[str], generator: torch.Generator) -> list[str]:
+    return [names[index] for index in torch.randperm(len(names), generator=generator)]
 
 
 def _generator(settings: ClipSettings, split: str, index: int, part: str) -> torch.Generator:
-    key = f"{settings.seed}/{split}/{index}/{part}".encode()
-    seed = int.from_bytes(hashlib.blake2b(key, digest_size=4).digest(), "little")
-    return torch.Generator().manual_seed(seed)
+    return seeded_generator(settings.seed, SPLITS.index(split), index, _PARTS.index(part))

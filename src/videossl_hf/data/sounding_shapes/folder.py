@@ -14,11 +14,10 @@ from ...errors import ConfigurationError, OutputError
 from ..parallel import map_in_processes, progress_bar
 from ..writer import write_video
 from .card import dataset_card
-from .clips import ClipSettings, draw_clip, render_frames, render_sound
+from .clips import SPLITS, ClipSettings, draw_clip, render_frames, render_sound
 
-__all__ = ["SPLITS", "SoundingShapes", "write_sounding_shapes"]
+__all__ = ["SoundingShapes", "write_sounding_shapes"]
 
-SPLITS = ("train", "validation", "test")
 MANIFEST = "sounding_shapes.json"
 FORMAT = 1  # changes when the same settings would give other clips
 
@@ -47,7 +46,7 @@ class SoundingShapes:
 
     def counts(self) -> dict[str, int]:
         """Number of clips by split."""
-        return {"train": self.train, "validation": self.validation, "test": self.test}
+        return dict(zip(SPLITS, (self.train, self.validation, self.test), strict=True))
 
 
 def write_sounding_shapes(

@@ -4,8 +4,8 @@ The pitch rises with the height above the motion's own point (an octave a canvas
 distance to its right (24 dB a canvas width), and the tone brightens as a shape that changes its size grows. A
 circle is thus heard as vibrato and tremolo a quarter turn apart, whose order tells its sense. Fundamental,
 timbre, loudness and noise are drawn apart from the picture; where a shape starts, what it looks like, and the
-size of a shape that keeps its size cannot be heard. Speed and phase are shared by picture and sound, so that a
-clip can be told from others of its class.
+size of a shape that keeps its size cannot be heard. Speed and phase are shared by picture and sound, so that
+a clip can be told from others of its class.
 """
 
 from __future__ import annotations
