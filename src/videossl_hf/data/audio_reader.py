@@ -1,0 +1,174 @@
+"""Reads a span of sound, mono and resampled, exactly where it lies in time.
+
+A track is taken as silence with its samples set into it, resampled as one piece. A span is a cut out of that:
+the same samples come out wherever a span begins. So zeros appear only before the first and after the last
+sample of the track; a hole between them, or damage, is an error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from ..errors import DecodeError, InputError, NoAudioError
+from .video_source import Media, MediaSource, decode_errors, load_pyav
+
+__all__ = ["read_audio", "read_sound"]
+
+# Decoders need some packets before their output is that of an unbroken run (AAC one or two, MP3 up to ten).
+PREROLL = 0.5  # seconds
+# Containers in which seeking leads to a sample, not merely to somewhere near it.
+SEEKABLE_CONTAINERS = ("mov", "wav")
+# Neighbouring packets whose times disagree by less belong together: Matroska rounds to milliseconds.
+TIME_TOLERANCE = 0.02  # seconds
+
+
+def read_audio(
+    source: Any, start: float = 0.0, seconds: float | None = None, sample_rate: int = 24000
+) -> np.ndarray:
+    """A span of a sound file, or of the sound track of a video file.
+
+    Args:
+        source: path, http(s) URL, bytes, binary file object or `{"bytes", "path"}` cell.
+        start: seconds since the first sample of the track.
+        seconds: length of the span; None for all that is left.
+        sample_rate: rate to resample to, in Hz.
+
+    Returns:
+        int16 array of shape (round(seconds * sample_rate),), zero where the track has no samples.
+
+    Raises:
+        NoAudioError: there is no sound track, or it has no sample.
+        DecodeError: the source is missing, empty, no media file, or damaged.
+    """
+    media = Media(MediaSource(source))
+    try:
+        first = next(_decode(media, None), None)
+        if first is None:
+            raise NoAudioError(media.name, "its sound track has no sample")
+        origin = float((first.pts or 0) * first.time_base)
+        return read_sound(media, origin + start, seconds, sample_rate)
+    finally:
+        media.close()
+
+
+def read_sound(media: Media, start: float, seconds: float | None, sample_rate: int) -> np.ndarray:
+    """As `read_audio`, from an open source and with `start` on the container's own clock."""
+    if not math.isfinite(start) or sample_rate < 1:
+        raise InputError(
+            f"start must be finite and sample_rate positive, got start={start}, sample_rate={sample_rate}"
+        )
+    if seconds is not None and not (seconds > 0 and math.isfinite(seconds)):
+        raise InputError(f"seconds must be positive and finite, or None, got {seconds}")
+    stream = _sound_stream(media)
+    begin_of_track = float((stream.start_time or 0) * stream.time_base)
+    if start - 2 * PREROLL > begin_of_track and any(
+        name in media.container.format.name for name in SEEKABLE_CONTAINERS
+    ):
+        try:
+            return _read(media, start, seconds, sample_rate, seek=True)
+        except DecodeError:
+            pass  # not every decoder can begin in the middle; the start of the file decides
+    return _read(media, start, seconds, sample_rate, seek=False)
+
+
+def _read(media: Media, start: float, seconds: float | None, sample_rate: int, *, seek: bool) -> np.ndarray:
+    frames = _decode(media, start - PREROLL if seek else None)
+    first = next(frames, None)
+    if first is None:
+        raise NoAudioError(media.name, "its sound track has no sample")
+    native = first.sample_rate
+    # `block_in` samples of the track are `block_out` of the result: reading begins where such blocks meet, so
+    # that the resampler is in the same phase for every span, and early enough to fill its filter.
+    divisor = math.gcd(native, sample_rate)
+    block_in, block_out = native // divisor, sample_rate // divisor
+    filter_in = 64 * math.ceil(max(native / sample_rate, 1.0))
+    wanted_from = round(start * sample_rate)
+    begin = ((wanted_from * native // sample_rate) - filter_in) // block_in * block_in
+    length = None if seconds is None else round(seconds * sample_rate)
+    end = None if length is None else math.ceil((wanted_from + length) * native / sample_rate) + filter_in
+
+    pieces: list[tuple[int, np.ndarray]] = []
+    position: int | None = None
+    with decode_errors(media.name):
+        to_mono = load_pyav().AudioResampler("flt", "mono", native)
+        for frame in chain([first], frames):
+            stated = position if frame.pts is None else round(frame.pts * frame.time_base * native)
+            if position is None:
+                position = stated or 0
+                if seek and position > begin:
+                    raise DecodeError(media.name, "seeking led past the span")
+            elif stated is not None and abs(stated - position) > TIME_TOLERANCE * native:
+                if stated > begin and (end is None or position < end):
+                    raise DecodeError(media.name, f"its sound has a gap at {position / native:.3f} s")
+                position = stated
+            if end is not None and position >= end:
+                break
+            for mono in to_mono.resample(frame):
+                samples = mono.to_ndarray()[0]
+                if position + len(samples) > begin:
+                    pieces.append((position, samples))
+                position += len(samples)
+        else:
+            _check_complete(media, native, position or 0, end)
+    if length is None:
+        length = max(round((position or 0) * sample_rate / native) - wanted_from, 0)
+        end = (position or 0) + filter_in
+    assert end is not None
+    track = np.zeros(max(end - begin, 1), dtype=np.float32)
+    for at, samples in pieces:
+        source = samples[max(begin - at, 0) : max(end - at, 0)]
+        track[max(at - begin, 0) :][: len(source)] = source
+    with decode_errors(media.name):
+        resampled = _resample(track, native, sample_rate)
+    lead = wanted_from - begin // block_in * block_out
+    return resampled[lead : lead + length]
+
+
+def _decode(media: Media, seek_to: float | None) -> Iterator[Any]:
+    """Frames of the sound track from a time (in seconds of the container's clock) or from its start."""
+    if seek_to is None:
+        media.restart()
+    stream = _sound_stream(media)
+    with decode_errors(media.name):
+        if seek_to is not None:
+            media.seek(stream, int(seek_to / stream.time_base))
+        for packet in media.packets(stream):
+            if packet.is_corrupt:
+                raise DecodeError(media.name, "its sound track is damaged or cut off")
+            yield from stream.codec_context.decode(packet)
+        yield from stream.codec_context.decode(None)
+
+
+def _sound_stream(media: Media) -> Any:
+    stream = media.stream("audio")
+    if stream is None:
+        raise NoAudioError(media.name, "it has no sound track")
+    return stream
+
+
+def _check_complete(media: Media, native: int, position: int, end: int | None) -> None:
+    """The track has ended: is that where its header says?"""
+    stream = _sound_stream(media)
+    if stream.duration is None or not any(
+        name in media.container.format.name for name in SEEKABLE_CONTAINERS
+    ):
+        return
+    stated = float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+    missing = stated - position / native
+    if missing > 0.1 and (end is None or position < end):
+        raise DecodeError(media.name, f"its sound track is cut off {missing:.2f} s before its end")
+
+
+def _resample(track: np.ndarray, native: int, sample_rate: int) -> np.ndarray:
+    """Float32 (samples,) at one rate to int16 at another, the first sample at the same moment."""
+    av = load_pyav()
+    frame = av.AudioFrame.from_ndarray(track[None], format="flt", layout="mono")
+    frame.sample_rate = native
+    resampler = av.AudioResampler("s16", "mono", sample_rate)
+    parts = [part.to_ndarray()[0] for part in (*resampler.resample(frame), *resampler.resample(None))]
+    return np.concatenate(parts)

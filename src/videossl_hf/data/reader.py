@@ -1,0 +1,299 @@
+"""Reads exact frames, and the sound that goes with them, from a video file.
+
+    with VideoReader("clip.mp4") as video:
+        frames = video.frames(range(0, 64, 4), size=128)      # (16, height, width, 3) uint8 RGB
+        sound = video.audio(start=0.0, seconds=2.0, sample_rate=24000)
+
+Frame i is, bit for bit, frame i of the list that decoding the whole file from its start gives, scaled the
+same way; where that cannot be had, an error is raised. What makes it fast: frame numbers are mapped to
+presentation times by an index (`video_index`), decoding begins at the last keyframe before the first frame
+that is wanted and ends at the last one, frames that nothing refers to are skipped unless wanted, and swscale
+resizes and converts to RGB in one step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from ..errors import DecodeError, InputError, NoAudioError
+from .audio_reader import read_audio, read_sound
+from .video_index import VideoIndex, VideoInfo, strict_frames, undamaged_frames, video_index
+from .video_source import Media, MediaSource, decode_errors, load_pyav
+
+__all__ = ["VideoInfo", "VideoReader", "read_audio"]
+
+Size = int | tuple[int, int] | None
+
+
+class VideoReader:
+    """Frames and sound of one video, from one open file.
+
+    Args:
+        source: path, http(s) URL, bytes, binary file object or `{"bytes", "path"}` cell.
+        tolerant: by default any sign of damage raises `DecodeError`. A tolerant reader decodes the whole file
+            once, and its frames are those that the damage has not reached, numbered without the others.
+
+    Raises:
+        DecodeError: the source is missing, empty, no media file, cut off or damaged where it was read.
+        NoVideoError: it has no video.
+
+    A frame number outside the video is an `InputError`. Readers are not shared between threads.
+    """
+
+    def __init__(self, source: Any, *, tolerant: bool = False) -> None:
+        self._media = Media(MediaSource(source), tolerant=tolerant)
+        try:
+            self._index = video_index(self._media)
+        except BaseException:
+            self._media.close()
+            raise
+        self._reformatter = load_pyav().video.reformatter.VideoReformatter()
+        flags = load_pyav().video.reformatter.Interpolation
+        # Without full horizontal chroma, saturated edges differ from those of an exact conversion.
+        self._scaling = flags.BILINEAR | flags.FULL_CHR_H_INT | flags.FULL_CHR_H_INP
+
+    @property
+    def info(self) -> VideoInfo:
+        """Number of frames, rate, size after rotation, codec and sound."""
+        return self._index.info
+
+    @property
+    def frame_times(self) -> np.ndarray:
+        """float64 (num_frames,): seconds from the first frame to each frame, ascending, read-only."""
+        return self._index.times
+
+    def __len__(self) -> int:
+        return self.info.num_frames
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the file."""
+        self._media.close()
+
+    def frames(self, indices: Sequence[int] | np.ndarray, size: Size = None) -> np.ndarray:
+        """Frames by number, in any order, repeats allowed.
+
+        Args:
+            indices: frame numbers in [0, len(self)).
+            size: None for the video's own size, the length of the shorter side (the other one keeps the
+                aspect ratio), or (height, width).
+
+        Returns:
+            uint8 RGB array of shape (len(indices), height, width, 3).
+        """
+        return self.clips([indices], size)[0]
+
+    def clips(self, clips: Sequence[Sequence[int] | np.ndarray], size: Size = None) -> list[np.ndarray]:
+        """Several clips in one pass: each frame is decoded once, however many clips hold it.
+
+        Returns:
+            One array as of `frames` for each sequence of frame numbers.
+        """
+        if self._media.container is None:
+            raise InputError(f"the reader of {self._media.name} is closed")
+        numbers = [self._check(clip) for clip in clips]
+        height, width = self._target_size(size)
+        outputs = [np.empty((len(clip), height, width, 3), dtype=np.uint8) for clip in numbers]
+        places: dict[int, list[np.ndarray]] = {}
+        for clip, output in zip(numbers, outputs, strict=True):
+            for number, place in zip(clip.tolist(), output, strict=True):
+                places.setdefault(number, []).append(place)
+
+        def deliver(number: int, frame: Any) -> None:
+            first, *copies = places[number]
+            self._convert(frame, first)
+            for copy in copies:
+                copy[...] = first
+
+        wanted = sorted(places)
+        if self._index.seekable:
+            for run in _runs(self._index, wanted):
+                self._read_run(run, deliver)
+        else:
+            self._read_from_start(wanted, deliver)
+        return outputs
+
+    def audio(self, start: float, seconds: float, sample_rate: int) -> np.ndarray:
+        """A span of the sound track, mono.
+
+        Args:
+            start: seconds since the first frame; may be negative.
+            seconds: length of the span.
+            sample_rate: rate to resample to, in Hz.
+
+        Returns:
+            int16 array of shape (round(seconds * sample_rate),). It is zero only where the track has no
+            samples, that is before its start and after its end.
+
+        Raises:
+            NoAudioError: the video has no sound track.
+            DecodeError: the track is damaged there.
+        """
+        if self._media.container is None:
+            raise InputError(f"the reader of {self._media.name} is closed")
+        if not self.info.has_audio:
+            raise NoAudioError(self._media.name, "it has no sound track")
+        return read_sound(self._media, self._index.start + start, seconds, sample_rate)
+
+    def _check(self, clip: Sequence[int] | np.ndarray) -> np.ndarray:
+        numbers = np.asarray(clip)
+        if numbers.size == 0:
+            numbers = numbers.astype(np.int64)
+        if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
+            raise InputError(
+                "frame numbers are a flat sequence of whole numbers, "
+                f"got shape {numbers.shape} of {numbers.dtype}"
+            )
+        outside = numbers[(numbers < 0) | (numbers >= len(self))]
+        if outside.size:
+            raise InputError(
+                f"frame {outside[0]} of {self._media.name} does not exist: it has frames 0 to {len(self) - 1}"
+            )
+        return numbers
+
+    def _target_size(self, size: Size) -> tuple[int, int]:
+        height, width = self.info.height, self.info.width
+        if size is None:
+            return height, width
+        if isinstance(size, (int, np.integer)) and size > 0:
+            scale = size / min(height, width)
+            return (
+                (int(size), max(round(width * scale), 1))
+                if height <= width
+                else (max(round(height * scale), 1), int(size))
+            )
+        if isinstance(size, (tuple, list)) and len(size) == 2 and min(size) > 0:
+            return int(size[0]), int(size[1])
+        raise InputError(f"size is None, a positive short side or (height, width), got {size!r}")
+
+    def _convert(self, frame: Any, place: np.ndarray) -> None:
+        """Scale a decoded frame, as RGB and turned upright, into an array of shape (height, width, 3)."""
+        height, width = place.shape[:2]
+        turns = self.info.rotation // 90
+        if turns % 2:
+            height, width = width, height
+        scaled = self._reformatter.reformat(
+            frame, width, height, "rgb24", interpolation=self._scaling, threads=1
+        )
+        plane = scaled.planes[0]
+        rows = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)
+        pixels = rows[:, : width * 3].reshape(height, width, 3)
+        place[...] = np.rot90(pixels, turns) if turns else pixels
+
+    def _read_from_start(self, wanted: list[int], deliver: Callable[[int, Any], None]) -> None:
+        """Decode from the start of the file and count: exact by definition, and slow."""
+        if not wanted:
+            return
+        remaining = set(wanted)
+        frames = (undamaged_frames if self._media.tolerant else strict_frames)(self._media)
+        pts = self._index.pts[self._index.positions]
+        for number, frame in enumerate(frames):
+            if len(pts) and (number >= len(pts) or frame.pts != pts[number]):
+                raise DecodeError(self._media.name, f"a frame is missing around number {number}")
+            if number in remaining:
+                with decode_errors(self._media.name):
+                    deliver(number, frame)
+                remaining.discard(number)
+                if not remaining:
+                    return
+        raise DecodeError(self._media.name, f"frame {min(remaining)} is missing")
+
+    def _read_run(self, run: _Run, deliver: Callable[[int, Any], None]) -> None:
+        """Decode from the keyframe of the run, or else from the one before it, or else from the start."""
+        for key in range(run.key, max(run.key - 2, -1), -1):
+            if self._try_run(run, key, deliver):
+                return
+        self._read_from_start(run.frames, deliver)
+
+    def _try_run(self, run: _Run, key: int, deliver: Callable[[int, Any], None]) -> bool:
+        """Whether all frames of a run arrived, undamaged, when decoding began at a keyframe."""
+        index, media = self._index, self._media
+        stream = media.stream("video")
+        context = stream.codec_context
+        missing = {int(index.pts[index.positions[number]]): number for number in run.frames}
+        shown = set(missing)
+        first = int(index.keys[key])
+        # Matroska seeks by presentation time, the others by decoding time.
+        by_pts = "matroska" in media.container.format.name
+        position = None
+        try:
+            media.seek(stream, int((index.pts if by_pts else index.dts)[first]))
+            for packet in media.packets(stream):
+                if position is None:
+                    position = _find(index.pts, packet.pts)
+                    if position is None or position > first:
+                        return False
+                    expected = index.pts[position : run.last + 1].tolist()
+                    expected.reverse()
+                if packet.pts != expected.pop():
+                    return False
+                if index.skipping:
+                    context.skip_frame = "DEFAULT" if packet.pts in shown else "NONREF"
+                for frame in context.decode(packet):
+                    if frame.is_corrupt:
+                        return False
+                    if frame.pts in missing:
+                        deliver(missing.pop(frame.pts), frame)
+                if not missing:
+                    return True
+                if not expected:
+                    break
+            # All that is wanted is in the decoder: draining it costs less than feeding it further frames.
+            for frame in context.decode(None):
+                if frame.is_corrupt:
+                    return False
+                if frame.pts in missing:
+                    deliver(missing.pop(frame.pts), frame)
+        except Exception:  # whatever it was: decoding from the start of the file will tell
+            return False
+        return not missing
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Frames that are decoded in one go.
+
+    Attributes:
+        key: number of the keyframe to start from, among the index's `keys`.
+        last: position among the packets of the last packet that is needed.
+        frames: ascending frame numbers.
+    """
+
+    key: int
+    last: int
+    frames: list[int]
+
+
+def _runs(index: VideoIndex, wanted: list[int]) -> Iterator[_Run]:
+    """Group ascending frame numbers: those after one keyframe, and those that follow without a gap."""
+    run: _Run | None = None
+    for number in wanted:
+        key, position = index.key_before(number), int(index.positions[number])
+        if run is None:
+            run = _Run(key, position, [number])
+        elif key == run.key or index.keys[key] == run.last + 1:
+            run = _Run(run.key, max(run.last, position), [*run.frames, number])
+        else:
+            yield run
+            run = _Run(key, position, [number])
+    if run is not None:
+        yield run
+
+
+def _find(pts: np.ndarray, value: int | None) -> int | None:
+    if value is None:
+        return None
+    places = np.flatnonzero(pts == value)
+    return int(places[0]) if len(places) else None
