@@ -43,14 +43,18 @@ _FROM_LINE = re.compile(r"^(\s*)from\s+\.[\w.]*\s+import\b")
 # (dynamic_module_utils.py).
 _SEEN_BY_TRANSFORMERS = re.compile(r"^\s*from\s+\.(\S+)\s+import", flags=re.MULTILINE)
 
-_TRAVEL_TOGETHER = """
-
-# The other files of this model. transformers copies what a file imports into its cache of modules, and only
-that; # named here, they all travel together, so that what was loaded can be saved again. from typing import
-TYPE_CHECKING  # noqa: E402
-
-if TYPE_CHECKING:
-"""
+_TRAVEL_TOGETHER = "\n".join(
+    [
+        "",
+        "",
+        "# The other files of this model. transformers copies into its cache of modules what a file",
+        "# imports, and only that: named here, they travel together, and what was loaded can be saved again.",
+        "from typing import TYPE_CHECKING  # noqa: E402",
+        "",
+        "if TYPE_CHECKING:",
+        "",
+    ]
+)
 
 
 class RemoteCodeError(ValueError):

@@ -32,7 +32,7 @@ class VideoSSLPreTrainedModel(PreTrainedModel):
     """
 
     main_input_name = "pixel_values_videos"
-    input_modalities = ("video",)
+    input_modalities: tuple[str, ...] = ("video",)
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -105,8 +105,8 @@ def _problems(model: PreTrainedModel, info: dict[str, Any], ignores_shapes: bool
     if missing:
         problems.append(f"missing: {_listed(missing)}")
 
-    known_prefix = f"{backbone}."
-    unknown = [key for key in info["unexpected_keys"] if key.startswith(known_prefix)]
-    if unknown:
+    # A key in a part that the model has: those of other heads are no concern of it.
+    parts = {backbone, *(name for name, _ in model.named_children())}
+    if unknown := [key for key in info["unexpected_keys"] if key.split(".")[0] in parts]:
         problems.append(f"not known to the model: {_listed(unknown)}")
     return problems
