@@ -1,0 +1,1 @@
+"""STiCA: Space-Time Crop & Attend, and its cross-modal baseline GDT."""
