@@ -189,9 +189,9 @@ class LoopbackHub:
         """Answer a call of /api/{kind}s/ID; None if there is no such call."""
         match (method, target.action, *target.rest):
             case ("GET", ""):
-                return json_response(self.info(self.readable(target, user), "main"))
+                return json_response(self.info(self.readable(target, user), "main", query))
             case ("GET", "revision", revision):
-                return json_response(self.info(self.readable(target, user), revision))
+                return json_response(self.info(self.readable(target, user), revision, query))
             case ("GET", "tree", revision, *directory):
                 return self.tree(self.readable(target, user), revision, "/".join(directory), query)
             case ("POST", "paths-info", revision):
@@ -309,8 +309,15 @@ class LoopbackHub:
     def web_url(self, repository: Repository) -> str:
         return f"{self.url}/{'' if repository.kind == 'model' else repository.kind + 's/'}{repository.id}"
 
-    def info(self, repository: Repository, revision: str) -> dict:
+    def info(self, repository: Repository, revision: str, query: dict) -> dict:
         commit = repository.resolve(revision)
+        siblings: list[dict] = [{"rfilename": path} for path in sorted(commit.tree)]
+        if query.get("blobs", "false").lower() == "true":
+            for row in siblings:
+                description = describe_file(row["rfilename"], commit.tree[row["rfilename"]])
+                row |= {"size": description["size"], "blobId": description["oid"]}
+                if "lfs" in description:
+                    row["lfs"] = {"sha256": description["lfs"]["oid"]} | description["lfs"]
         created = [*repository.history("main")][-1].date
         return {
             "_id": git_sha1(repository.id.encode())[:24],
@@ -324,7 +331,7 @@ class LoopbackHub:
             "downloads": 0,
             "likes": 0,
             "tags": [],
-            "siblings": [{"rfilename": path} for path in sorted(commit.tree)],
+            "siblings": siblings,
             "createdAt": timestamp(created),
             "lastModified": timestamp(commit.date),
         }

@@ -1,0 +1,93 @@
+"""What a configuration describes, without any weights: class, sizes, inputs, parameters, operations."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..errors import InputError
+from ..registry import METHODS, find_class, has_class
+
+__all__ = ["ModelDescription", "describe_config", "method_of"]
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """Facts that follow from a configuration.
+
+    Attributes:
+        method: a name of the registry.
+        architecture: the class that was saved.
+        parameters: of that class, queues and statistics not counted.
+        feature_parameters: of the model that `AutoModel` loads.
+        feature_size: length of the vector that it gives a clip (`pooler_output`).
+        inputs: what it takes, in words.
+        gflop: for the features of one clip, counting two per multiply-add.
+        labels: names of the classes of a classifier.
+    """
+
+    method: str
+    architecture: str
+    parameters: int
+    feature_parameters: int
+    feature_size: int
+    inputs: list[str]
+    gflop: float
+    labels: list[str]
+
+
+def method_of(config: Any) -> str:
+    """Name of the method that a configuration belongs to.
+
+    Raises:
+        InputError: it is none of ours.
+    """
+    model_type = getattr(config, "model_type", None)
+    for method in METHODS:
+        if has_class(method, "Config") and find_class(method, "Config").model_type == model_type:
+            return method
+    known = ", ".join(sorted(METHODS))
+    raise InputError(f"a model of type {model_type!r} is none of this package's, which are {known}")
+
+
+def describe_config(config: Any) -> ModelDescription:
+    """Describe a configuration; builds the model without memory for its weights."""
+    method = method_of(config)
+    prefix = METHODS[method]
+    architecture = (getattr(config, "architectures", None) or [f"{prefix}Model"])[0]
+    # Tensors with shapes and no content: as fast for a large model as for a small one.
+    with FakeTensorMode(), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        saved = find_class(method, architecture.removeprefix(prefix))(copy.deepcopy(config))
+        features = find_class(method, "Model")(copy.deepcopy(config)).eval()
+        clip = torch.empty(1, config.num_frames, config.num_channels, config.image_size, config.image_size)
+        vector = features(pixel_values_videos=clip).pooler_output
+    is_classifier = architecture.endswith("Classification")
+    return ModelDescription(
+        method=method,
+        architecture=architecture,
+        parameters=_count(saved),
+        feature_parameters=_count(features),
+        feature_size=vector.shape[-1],
+        inputs=_inputs(config),
+        gflop=counter.get_total_flops() / 1e9,
+        labels=list(config.id2label.values()) if is_classifier else [],
+    )
+
+
+def _count(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _inputs(config: Any) -> list[str]:
+    rate = f" at {config.fps:g} frames a second" if getattr(config, "fps", None) else ""
+    inputs = [f"video: {config.num_frames} frames of {config.image_size}x{config.image_size}{rate}"]
+    if getattr(config, "use_audio", False):
+        inputs.append(
+            f"sound: {config.audio_seconds:g} s as a log-mel spectrogram of {config.num_mel_bins} bins"
+        )
+    return inputs

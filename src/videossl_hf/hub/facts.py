@@ -1,0 +1,75 @@
+"""What is known of a method beside its code: paper, limits, official files, planned checkpoints.
+
+They lie beside the method, in `models/<method>/facts_<method>.yaml`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import InputError
+from ..registry import METHODS
+
+__all__ = ["MethodFacts", "method_facts", "official_source", "planned_checkpoint"]
+
+
+@dataclass(frozen=True)
+class MethodFacts:
+    """Facts for cards.
+
+    Attributes:
+        name: the method's name as its authors write it.
+        title, arxiv, year, citation: of the paper; the citation is BibTeX.
+        summary: the idea in a few sentences.
+        modalities, tags: for the card's metadata.
+        limits: sentences.
+        official: "repository" and "license" of the authors' release and the file names of its "checkpoints".
+        planned: name of a checkpoint to be trained -> "recipe", "data" and "model" (configuration fields).
+    """
+
+    name: str
+    title: str
+    arxiv: str
+    year: int
+    summary: str
+    citation: str
+    modalities: list[str]
+    tags: list[str] = field(default_factory=list)
+    limits: list[str] = field(default_factory=list)
+    official: dict[str, Any] = field(default_factory=dict)
+    planned: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@cache
+def method_facts(method: str) -> MethodFacts:
+    """The facts of a method of the registry."""
+    path = Path(__file__).parents[1] / "models" / method / f"facts_{method}.yaml"
+    return MethodFacts(**yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def official_source(method: str, file_name: str) -> dict[str, str]:
+    """`source` and `license` of an official checkpoint, by its file's name; empty for any other file."""
+    official = method_facts(method).official
+    if file_name not in official.get("checkpoints", ()):
+        return {}
+    return {"source": official["repository"], "license": official["license"]}
+
+
+def planned_checkpoint(name: str) -> tuple[str, dict[str, Any]]:
+    """Method and details of a planned checkpoint.
+
+    Raises:
+        InputError: for a name that no method plans; the message lists those that are planned.
+    """
+    known = {}
+    for method in METHODS:
+        for planned, details in method_facts(method).planned.items():
+            known[planned] = (method, details)
+    if name not in known:
+        raise InputError(f"no checkpoint {name!r} is planned; planned are {', '.join(sorted(known))}")
+    return known[name]

@@ -1,0 +1,73 @@
+"""Nothing in the source runs code that it was only meant to read."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import videossl_hf
+
+SOURCE = Path(videossl_hf.__file__).parent
+FILES = sorted(path for path in SOURCE.rglob("*.py"))
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
+FORBIDDEN_IMPORTS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+
+
+def problems(source: str) -> Iterator[str]:
+    """What a file does that it must not, as "line: what"."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = (
+                [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            )
+            for name in names:
+                if name.split(".")[0] in FORBIDDEN_IMPORTS:
+                    yield f"{node.lineno}: imports {name}"
+        if not isinstance(node, ast.Call):
+            continue
+        keywords = {keyword.arg: keyword.value for keyword in node.keywords}
+        if isinstance(node.func, ast.Name) and node.func.id in FORBIDDEN_CALLS:
+            yield f"{node.lineno}: calls {node.func.id}"
+        called = ast.unparse(node.func)
+        weights_only = keywords.get("weights_only")
+        if called.endswith("torch.load") and not (
+            isinstance(weights_only, ast.Constant) and weights_only.value is True
+        ):
+            yield f"{node.lineno}: torch.load without weights_only=True"
+        if called in ("yaml.load", "yaml.unsafe_load", "yaml.full_load"):
+            yield f"{node.lineno}: {called} can build any object; use yaml.safe_load"
+        if called.endswith(("load", "np.load", "numpy.load")) and "allow_pickle" in keywords:
+            yield f"{node.lineno}: {called} with allow_pickle"
+        trusted = keywords.get("trust_remote_code")
+        if isinstance(trusted, ast.Constant) and trusted.value is True:
+            yield f"{node.lineno}: trusts remote code without being asked to"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SOURCE).as_posix())
+def test_a_file_runs_no_foreign_code(path: Path) -> None:
+    assert list(problems(path.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import pickle",
+        "from pickle import loads",
+        "eval('1')",
+        "torch.load(path)",
+        "torch.load(path, weights_only=False)",
+        "yaml.load(text, Loader)",
+        "np.load(path, allow_pickle=True)",
+        "AutoModel.from_pretrained(name, trust_remote_code=True)",
+    ],
+)
+def test_the_scan_finds(line: str) -> None:
+    assert len(list(problems(line))) == 1
+
+
+@pytest.mark.parametrize("line", ["model.eval()", "torch.load(path, weights_only=True)", "re.compile('a')"])
+def test_the_scan_accepts(line: str) -> None:
+    assert list(problems(line)) == []
