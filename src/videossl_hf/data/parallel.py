@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from rich.progress import (
@@ -45,8 +45,8 @@ def map_in_processes(
     """Yield `function(item)` of every item in order, computed by `processes` processes.
 
     Args:
-        function: can be pickled (a function of a module, or a partial of one). Its errors are raised here.
-        items: small things that say what to do; big ones the function loads itself.
+        function: can be pickled (a function of a module, or a partial of one); each process receives it once.
+        items: small things that say what to do.
         processes: 1 works in this process.
 
     Raises:
@@ -60,10 +60,11 @@ def map_in_processes(
     # Forked children start at once, as those of PyTorch's DataLoader do; outside Linux forking is unsafe.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     executor = ProcessPoolExecutor(
-        min(processes, len(items)), mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
+        min(processes, len(items)), mp_context=context, initializer=_start_worker, initargs=(function,)
     )
     try:
-        yield from executor.map(function, items, chunksize=max(1, min(16, len(items) // (4 * processes))))
+        chunk = max(1, min(16, len(items) // (4 * processes)))
+        yield from executor.map(_work, items, chunksize=chunk)
     except BrokenProcessPool as error:
         raise DataError(
             "a worker process died: a file may have crashed its decoder, or memory ran out. "
@@ -71,3 +72,17 @@ def map_in_processes(
         ) from error
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+_worker_function: Callable[[Any], Any] | None = None
+
+
+def _start_worker(function: Callable[[Any], Any]) -> None:
+    global _worker_function
+    _worker_function = function
+    torch.set_num_threads(1)  # the processes share the cores
+
+
+def _work(item: Any) -> Any:
+    assert _worker_function is not None
+    return _worker_function(item)

@@ -74,7 +74,7 @@ follows it.
 ```python
 from datasets import Video, load_dataset
 
-dataset = load_dataset("videofolder", data_dir="PATH/TO/THIS/FOLDER")
+dataset = load_dataset("PATH/TO/THIS/FOLDER")
 dataset = dataset.cast_column("video", Video(decode=False))
 ```
 

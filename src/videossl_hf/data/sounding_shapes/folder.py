@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...errors import ConfigurationError, OutputError
+from ...errors import ConfigurationError
+from ..output_folder import claim_folder, settle_settings, write_atomically
 from ..parallel import map_in_processes, progress_bar
 from ..writer import write_video
 from .card import dataset_card
@@ -48,6 +49,15 @@ class SoundingShapes:
         """Number of clips by split."""
         return dict(zip(SPLITS, (self.train, self.validation, self.test), strict=True))
 
+    def settings(self) -> dict[str, Any]:
+        """All settings on one level, as the manifest holds them."""
+        return {
+            "format": FORMAT,
+            **self.counts(),
+            **asdict(self.clips),
+            "keyframe_distance": self.keyframe_distance,
+        }
+
 
 def write_sounding_shapes(
     output: str | os.PathLike[str], dataset: SoundingShapes, *, processes: int = 2, show_progress: bool = True
@@ -70,16 +80,17 @@ def write_sounding_shapes(
         OutputError: the folder cannot be written, or holds something else.
     """
     folder = Path(output)
-    _claim(folder, dataset)
+    claim_folder(folder, MANIFEST)
+    settle_settings(folder / MANIFEST, dataset.settings())
     for split, count in dataset.counts().items():
         metadata = folder / split / "metadata.jsonl"
         if metadata.exists() or count == 0:
             continue
         (folder / split).mkdir(exist_ok=True)
         rows = _write_split(folder / split, dataset, split, count, processes, show_progress)
-        _write_atomically(metadata, "".join(json.dumps(row) + "\n" for row in rows))
+        write_atomically(metadata, "".join(json.dumps(row) + "\n" for row in rows))
     if not (folder / "README.md").exists():
-        _write_atomically(folder / "README.md", dataset_card(dataset.clips, dataset.counts()))
+        write_atomically(folder / "README.md", dataset_card(dataset.clips, dataset.counts()))
     return folder
 
 
@@ -111,43 +122,3 @@ def _write_clip(folder: Path, dataset: SoundingShapes, split: str, index: int) -
             keyframe_distance=dataset.keyframe_distance,
         )
     return {"file_name": name, **draws.row()}
-
-
-def _claim(folder: Path, dataset: SoundingShapes) -> None:
-    """Leave the manifest in an empty folder, or see that the one that is there is ours."""
-    wanted = {"format": FORMAT, **asdict(dataset)}
-    manifest = folder / MANIFEST
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not manifest.exists():
-            if any(folder.iterdir()):
-                raise OutputError(f"{folder} holds other files: give a new or an empty folder")
-            _write_atomically(manifest, json.dumps(wanted, indent=2) + "\n")
-        found = json.loads(manifest.read_text())
-    except OutputError:
-        raise
-    except ValueError as error:
-        raise OutputError(f"{manifest} is damaged: delete {folder} and run again") from error
-    except OSError as error:
-        raise OutputError(f"cannot write into {folder}: {error.strerror or error}") from error
-    if found != wanted:
-        raise OutputError(
-            f"{folder} holds Sounding Shapes with other settings ({_differences(found, wanted)}): "
-            "give another folder, or delete this one"
-        )
-
-
-def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """Where two manifests differ, as `size 48 there, 32 asked for; ...`."""
-    flat_found, flat_wanted = ({**m, **m.get("clips", {})} for m in (found, wanted))
-    return "; ".join(
-        f"{key} {flat_found.get(key)} there, {flat_wanted[key]} asked for"
-        for key in flat_wanted
-        if key != "clips" and flat_found.get(key) != flat_wanted[key]
-    )
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text)
-    part.replace(path)

@@ -49,7 +49,7 @@ CLASS_NAMES: tuple[str, ...] = (
     "bounce",
     "shake",
 )
-"""The labels, in the order of their numbers."""
+"""The labels."""
 
 _PAIRS = (
     ("left", "right"),
