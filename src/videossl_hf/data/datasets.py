@@ -1,0 +1,301 @@
+"""Videos as Hugging Face datasets, whatever they lie in, and the samples with seeds that training draws from.
+
+Cells stay undecoded (`{"bytes": ..., "path": ...}`) until a collator decodes the frames that it needs, so
+shuffling, skipping and replaying cost next to nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.data import Dataset
+
+from ..errors import DataError
+from .seeds import mix_seeds
+from .video_folder import SPLIT_NAMES, class_names, read_metadata, read_video_folder
+
+if TYPE_CHECKING:
+    import datasets as hf
+
+__all__ = ["SeededDataset", "SeededStream", "load_videos", "sample_key"]
+
+_STREAM_SHARDS = 64
+_READ_AHEAD = 8
+
+
+def load_videos(
+    source: str, split: str, *, streaming: bool = False, revision: str | None = None
+) -> hf.Dataset | hf.IterableDataset:
+    """Open one split of a video dataset.
+
+    Args:
+        source: a folder (class folders, metadata.jsonl/csv or Parquet shards, see `video_folder`), a Parquet
+            file, or the id of a dataset on the Hub.
+        split: name of the split, such as "train".
+        streaming: read while iterating instead of preparing everything first.
+        revision: branch, tag or commit of a Hub dataset.
+
+    Returns:
+        a dataset with the column `video` (undecoded cells), and where the source has them `label`
+        (ClassLabel, the same classes in every split), `audio` (undecoded cells) and any other columns.
+
+    Raises:
+        DataError: no such source or split, no videos, or a source without a `video` column.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        shards = _parquet_shards(path, split)
+        return _open_parquet(shards, streaming) if shards else _open_folder(path, split, streaming)
+    if path.is_file():
+        if path.suffix != ".parquet":
+            raise DataError(f"{path} is a file, but neither a folder nor Parquet: give the folder it lies in")
+        return _open_parquet({split: [path]}, streaming)
+    return _open_hub(source, split, streaming, revision)
+
+
+def _open_folder(root: Path, split: str, streaming: bool) -> hf.Dataset | hf.IterableDataset:
+    import datasets as hf
+
+    table = read_video_folder(root, split)
+    try:
+        dataset = hf.Dataset.from_dict(table.columns)
+    except Exception as error:  # pyarrow's errors have no common base of their own
+        raise DataError(f"the metadata of {root}/{split} mixes types in one column: {error}") from error
+    dataset = _undecoded(dataset, str(root))
+    if table.label_names is not None:
+        dataset = dataset.cast_column("label", hf.ClassLabel(names=table.label_names))
+    if streaming:
+        return dataset.to_iterable_dataset(num_shards=min(len(dataset), _STREAM_SHARDS))
+    return dataset
+
+
+def _parquet_shards(root: Path, split: str) -> dict[str, list[Path]]:
+    """Parquet files by split, the wanted split first; empty if there is no Parquet at all."""
+    found: dict[str, list[Path]] = {}
+    for file in sorted(root.rglob("*.parquet")):
+        folders = file.relative_to(root).parent.parts
+        name = next((part for part in folders if part in SPLIT_NAMES), re.split(r"[-.]", file.name)[0])
+        found.setdefault(name, []).append(file)
+    if found and split not in found:
+        raise DataError(f"{root} has no Parquet shards of split {split!r}: it has {', '.join(sorted(found))}")
+    return {split: found.pop(split), **found} if found else {}
+
+
+def _open_parquet(shards: dict[str, list[Path]], streaming: bool) -> hf.Dataset | hf.IterableDataset:
+    """Open the first split of `shards`; the others only say which classes there are."""
+    import datasets as hf
+    import pyarrow.parquet as pq
+
+    split, files = next(iter(shards.items()))
+    try:
+        rows = sum(pq.read_metadata(file).num_rows for file in files)
+        if rows == 0:
+            raise DataError(f"{files[0]} holds no rows")
+        dataset = hf.load_dataset(
+            "parquet", data_files={split: [str(file) for file in files]}, split=split, streaming=streaming
+        )
+        dataset = _undecoded(dataset, str(files[0]))
+        if _needs_class_names(dataset):
+            columns = [
+                pq.read_table(file, columns=["label"])["label"] for part in shards.values() for file in part
+            ]
+            names = class_names(label for column in columns for label in column.to_pylist())
+            dataset = _encode_labels(dataset, names)
+    except (OSError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"cannot read {files[0]} as Parquet: {error}") from error
+    return dataset
+
+
+def _open_hub(
+    source: str, split: str, streaming: bool, revision: str | None
+) -> hf.Dataset | hf.IterableDataset:
+    import datasets as hf
+
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+        raise DataError(
+            f"there is no folder or Parquet file {source!r}, and it is no Hub id (owner/name) either"
+        )
+    try:
+        dataset = hf.load_dataset(source, split=split, streaming=streaming, revision=revision)
+    except (OSError, ValueError, hf.exceptions.DatasetsError) as error:
+        raise DataError(
+            f"cannot open split {split!r} of {source!r}: no such local folder, and the Hub answers: {error}"
+        ) from error
+    dataset = _undecoded(dataset, source)
+    if _needs_class_names(dataset):
+        dataset = _encode_labels(dataset, _hub_class_names(source, split, revision, streaming))
+    if not streaming and len(dataset) == 0:
+        raise DataError(f"split {split!r} of {source!r} is empty")
+    return dataset
+
+
+def _hub_class_names(source: str, split: str, revision: str | None, streaming: bool) -> list[str] | None:
+    """Classes of a Hub dataset whose labels are no ClassLabel, over all splits: from its metadata files."""
+    import datasets as hf
+    import huggingface_hub
+
+    names = huggingface_hub.list_repo_files(source, repo_type="dataset", revision=revision)
+    rows: list[Any] = []
+    for name in names:
+        if Path(name).name in ("metadata.jsonl", "metadata.csv"):
+            file = huggingface_hub.hf_hub_download(source, name, repo_type="dataset", revision=revision)
+            rows += [row.get("label") for row in read_metadata(Path(file))]
+    if not rows and not streaming:
+        parts = hf.load_dataset(source, revision=revision)
+        rows = [label for part in parts.values() for label in part.unique("label")]
+    if not rows:
+        raise DataError(
+            f"the labels of {source!r} are no ClassLabel, and a stream cannot tell which classes there are: "
+            "publish it with a ClassLabel column, or load it without streaming"
+        )
+    return class_names(rows)
+
+
+def _undecoded(dataset: Any, source: str) -> Any:
+    """Check for a `video` column and stop datasets from decoding video and sound itself."""
+    import datasets as hf
+
+    columns = dataset.column_names
+    if columns is None:
+        dataset = dataset._resolve_features()
+        columns = dataset.column_names
+    if "video" not in columns:
+        raise DataError(f"{source} has no column 'video': it has {', '.join(columns) or 'none'}")
+    dataset = dataset.cast_column("video", hf.Video(decode=False))
+    if "audio" in columns:
+        dataset = dataset.cast_column("audio", hf.Audio(decode=False))
+    return dataset
+
+
+def _needs_class_names(dataset: Any) -> bool:
+    import datasets as hf
+
+    label = dataset.features.get("label")
+    return label is not None and not isinstance(label, hf.ClassLabel)
+
+
+def _encode_labels(dataset: Any, names: list[str] | None) -> Any:
+    import datasets as hf
+
+    if names is None:
+        return dataset.remove_columns("label")
+    numbers = {name: number for number, name in enumerate(names)}
+    features = dataset.features.copy()
+    features["label"] = hf.ClassLabel(names=names)
+    return dataset.map(_Encoder(numbers), input_columns="label", features=features)
+
+
+class _Encoder:
+    """Label to number, as a class so that datasets can fingerprint and send it to workers."""
+
+    def __init__(self, numbers: dict[str, int]) -> None:
+        self.numbers = numbers
+
+    def __call__(self, label: Any) -> dict[str, int]:
+        return {"label": self.numbers[str(label)]}
+
+
+def sample_key(sample: dict[str, Any]) -> str:
+    """What a sample is called in messages and ledgers: the path of its video, else its index."""
+    video = sample.get("video")
+    path = video.get("path") if isinstance(video, dict) else None
+    return path or f"sample {sample.get('sample_index', '?')}"
+
+
+class SeededDataset(Dataset[dict[str, Any]]):
+    """A map-style dataset whose samples know their index and a seed.
+
+    The seed is a function of run seed, epoch and index alone, so that what is drawn for a sample does not
+    depend on batches, workers or processes. The epoch lies in shared memory: `set_epoch` also reaches worker
+    processes that live on.
+    """
+
+    def __init__(self, dataset: hf.Dataset, seed: int = 0) -> None:
+        self.dataset = dataset
+        self.seed = seed
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    @property
+    def epoch(self) -> int:
+        """The current epoch."""
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, and with it the seeds of all samples."""
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """The undecoded sample with `sample_index`, `sample_seed` and `sample_epoch`."""
+        return _tagged(self.dataset[index], self.seed, self.epoch, index)
+
+
+class SeededStream:
+    """The samples of a streamed dataset in the order of an epoch, each with its running index and a seed.
+
+    Iterating gives every sample of this rank's share, in any worker process: who reads with several workers
+    lets them take turns (as `training.batches.EndlessStream` does), which keeps the order independent of
+    their number. Iterating again after the same `set_epoch` gives the same samples, undecoded: that is how
+    a run resumes exactly.
+
+    Args:
+        dataset: of `load_videos(..., streaming=True)`.
+        seed: of the order and of the samples.
+        shuffle_buffer: samples among which the next one is drawn; the order of shards is shuffled too. 0
+            keeps the stored order.
+        rank, world_size: take only this share: whole shards where their number is a multiple of `world_size`,
+            every `world_size`-th sample otherwise.
+    """
+
+    def __init__(
+        self,
+        dataset: hf.IterableDataset,
+        seed: int = 0,
+        *,
+        shuffle_buffer: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self._epoch = 0
+        if shuffle_buffer:
+            dataset = dataset.shuffle(seed=mix_seeds(seed) % 2**32, buffer_size=shuffle_buffer)
+        if world_size > 1:
+            from datasets.distributed import split_dataset_by_node
+
+            dataset = split_dataset_by_node(dataset, rank=rank, world_size=world_size)
+        self.dataset = dataset
+
+    @property
+    def epoch(self) -> int:
+        """The current epoch."""
+        return self._epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, and with it the order and the seeds of all samples."""
+        self._epoch = epoch
+        self.dataset.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        # `iter` reads the same in a worker process as elsewhere; `__iter__` would deal out shards to workers.
+        position = 0
+        for batch in self.dataset.iter(batch_size=_READ_AHEAD):
+            for values in zip(*batch.values(), strict=True):
+                index = position * self.world_size + self.rank
+                yield _tagged(dict(zip(batch, values, strict=True)), self.seed, self.epoch, index)
+                position += 1
+
+
+def _tagged(sample: dict[str, Any], seed: int, epoch: int, index: int) -> dict[str, Any]:
+    seeds = {"sample_index": index, "sample_seed": mix_seeds(seed, epoch, index), "sample_epoch": epoch}
+    return sample | seeds
