@@ -1,8 +1,9 @@
 """Reads a span of sound, mono and resampled, exactly where it lies in time.
 
 A track is taken as silence with its samples set into it, resampled as one piece. A span is a cut out of that:
-the same samples come out wherever a span begins. So zeros appear only before the first and after the last
-sample of the track; a hole between them, or damage, is an error.
+the same samples come out wherever a span begins. So zeros are put in only where the track has no samples:
+before the first one, after the last one, and where a packet is stated to last longer than its samples do. Any
+other hole, and any damage, is an error.
 """
 
 from __future__ import annotations
@@ -87,46 +88,61 @@ def _read(media: Media, start: float, seconds: float | None, sample_rate: int, *
     divisor = math.gcd(native, sample_rate)
     block_in, block_out = native // divisor, sample_rate // divisor
     filter_in = 64 * math.ceil(max(native / sample_rate, 1.0))
-    wanted_from = round(start * sample_rate)
-    begin = ((wanted_from * native // sample_rate) - filter_in) // block_in * block_in
+    wanted = round(start * sample_rate)
+    blocks = (wanted * native // sample_rate - filter_in) // block_in
+    begin = blocks * block_in
     length = None if seconds is None else round(seconds * sample_rate)
-    end = None if length is None else math.ceil((wanted_from + length) * native / sample_rate) + filter_in
+    end = None if length is None else _divide_up((wanted + length) * native, sample_rate) + filter_in
 
-    pieces: list[tuple[int, np.ndarray]] = []
-    position: int | None = None
-    with decode_errors(media.name):
-        to_mono = load_pyav().AudioResampler("flt", "mono", native)
-        for frame in chain([first], frames):
-            stated = position if frame.pts is None else round(frame.pts * frame.time_base * native)
-            if position is None:
-                position = stated or 0
-                if seek and position > begin:
-                    raise DecodeError(media.name, "seeking led past the span")
-            elif stated is not None and abs(stated - position) > TIME_TOLERANCE * native:
-                if stated > begin and (end is None or position < end):
-                    raise DecodeError(media.name, f"its sound has a gap at {position / native:.3f} s")
-                position = stated
-            if end is not None and position >= end:
-                break
-            for mono in to_mono.resample(frame):
-                samples = mono.to_ndarray()[0]
-                if position + len(samples) > begin:
-                    pieces.append((position, samples))
-                position += len(samples)
-        else:
-            _check_complete(media, native, position or 0, end)
-    if length is None:
-        length = max(round((position or 0) * sample_rate / native) - wanted_from, 0)
-        end = (position or 0) + filter_in
-    assert end is not None
+    pieces = _mono_pieces(media, chain([first], frames), native, begin, end)
+    track_from, track_to = pieces[0][0], pieces[-1][0] + len(pieces[-1][1])
+    if seek and track_from > begin:
+        raise DecodeError(media.name, "seeking led past the span")
+    if length is None or end is None:
+        length, end = max(_divide_up(track_to * sample_rate, native) - wanted, 0), track_to + filter_in
     track = np.zeros(max(end - begin, 1), dtype=np.float32)
     for at, samples in pieces:
         source = samples[max(begin - at, 0) : max(end - at, 0)]
         track[max(at - begin, 0) :][: len(source)] = source
     with decode_errors(media.name):
         resampled = _resample(track, native, sample_rate)
-    lead = wanted_from - begin // block_in * block_out
-    return resampled[lead : lead + length]
+    # Filters ring: what lies outside the track is exactly zero all the same.
+    offset = blocks * block_out
+    resampled[: max(_divide_up(track_from * sample_rate, native) - offset, 0)] = 0
+    resampled[max(_divide_up(track_to * sample_rate, native) - offset, 0) :] = 0
+    return resampled[wanted - offset :][:length]
+
+
+def _mono_pieces(
+    media: Media, frames: Iterator[Any], native: int, begin: int, end: int | None
+) -> list[tuple[int, np.ndarray]]:
+    """(position of the first sample, float32 samples) of each frame up to `end`, all in samples of the track.
+
+    Positions are counted from the first frame on. Where the stated times leave the count, a packet has either
+    said that it lasts longer than its samples (silence), or something is lost.
+    """
+    pieces: list[tuple[int, np.ndarray]] = []
+    position, covered = None, 0
+    with decode_errors(media.name):
+        to_mono = load_pyav().AudioResampler("flt", "mono", native)
+        for frame in frames:
+            stated = position if frame.pts is None else round(frame.pts * frame.time_base * native)
+            if position is None:
+                position = stated or 0
+            elif stated is not None and abs(stated - position) > TIME_TOLERANCE * native:
+                if abs(stated - covered) > TIME_TOLERANCE * native and stated > begin:
+                    raise DecodeError(media.name, f"its sound has a hole at {position / native:.3f} s")
+                position = stated
+            if end is not None and position >= end:
+                break
+            covered = position + round((frame.duration or 0) * frame.time_base * native)
+            for mono in to_mono.resample(frame):
+                samples = mono.to_ndarray()[0]
+                pieces.append((position, samples))
+                position += len(samples)
+        else:
+            _check_complete(media, native, position or 0, end)
+    return pieces
 
 
 def _decode(media: Media, seek_to: float | None) -> Iterator[Any]:
@@ -162,6 +178,10 @@ def _check_complete(media: Media, native: int, position: int, end: int | None) -
     missing = stated - position / native
     if missing > 0.1 and (end is None or position < end):
         raise DecodeError(media.name, f"its sound track is cut off {missing:.2f} s before its end")
+
+
+def _divide_up(numerator: int, denominator: int) -> int:
+    return -(-numerator // denominator)
 
 
 def _resample(track: np.ndarray, native: int, sample_rate: int) -> np.ndarray:
