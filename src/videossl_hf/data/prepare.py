@@ -1,8 +1,8 @@
 """Prepares videos for training: re-encoded to the training size with close keyframes, in Parquet shards.
 
-Training reads clips at random places, and decoding is what limits it on ordinary machines. Small frames decode
-faster, and with a keyframe every 16 frames a reader never decodes more than 15 frames that it does not want.
-Videos that cannot be decoded in full are left out here, once, instead of during training.
+Training reads clips at random places, and decoding is what limits it on ordinary machines. Small frames
+decode faster, and with a keyframe every 16 frames a reader never decodes more than 15 frames that it does not
+want. Videos that cannot be decoded in full are left out here, once, instead of during training.
 """
 
 from __future__ import annotations
@@ -101,11 +101,10 @@ def prepare_videos(
     """
     settings = settings or PrepareSettings()
     folder = Path(output)
-    claim_folder(
-        folder, ".prepare/settings.json", {"source": source, "revision": revision, **asdict(settings)}
-    )
-    (folder / "data").mkdir(exist_ok=True)
+    claim_folder(folder, MANIFEST)
     opened = {split: load_videos(source, split, revision=revision) for split in splits}
+    settle_settings(folder / MANIFEST, {"source": source, "revision": revision, **asdict(settings)})
+    (folder / "data").mkdir(exist_ok=True)
     for split, dataset in opened.items():
         _prepare_split(folder, split, dataset, settings, shards, processes, show_progress)
     report = _collect_report(folder, source)
