@@ -1,6 +1,7 @@
 """Clips and their sound as STiCA takes them: frames at 30 a second, log-mel filter banks of a 24 kHz
 track."""
 
+import inspect
 import math
 import os
 from collections.abc import Mapping
@@ -211,22 +212,35 @@ class STiCAProcessor(VideoSSLProcessor):
         )
 
     @classmethod
-    def for_config(cls, config: STiCAConfig) -> "STiCAProcessor":
-        """A processor that feeds models of this configuration; GDT's standardises its spectrograms."""
-        standardised: dict[str, Any] = (
-            {"feature_mean": 1.93, "feature_std": 17.89} if config.objective == "gdt" else {}
-        )
-        return cls(
-            STiCAVideoProcessor(
-                num_frames=config.num_frames,
-                fps=config.fps,
-                size={"shortest_edge": round(config.image_size * 8 / 7)},
-                crop_size={"height": config.image_size, "width": config.image_size},
-            ),
-            STiCAFeatureExtractor(
-                num_mel_bins=config.num_mel_bins, audio_seconds=config.audio_seconds, **standardised
-            ),
-        )
+    def from_config(cls, config: STiCAConfig, **settings: Any) -> "STiCAProcessor":
+        """A processor that feeds models of this configuration; GDT's standardises its spectrograms.
+
+        Args:
+            config: gives frames, rate, image size, mel bins and seconds of sound.
+            settings: any setting of the video processor or of the feature extractor, by its name there.
+
+        Raises:
+            ConfigurationError: a setting that neither of them has.
+        """
+        video: dict[str, Any] = {
+            "num_frames": config.num_frames,
+            "fps": config.fps,
+            "size": {"shortest_edge": round(config.image_size * 8 / 7)},
+            "crop_size": {"height": config.image_size, "width": config.image_size},
+        }
+        audio: dict[str, Any] = {"num_mel_bins": config.num_mel_bins, "audio_seconds": config.audio_seconds}
+        if config.objective == "gdt":
+            audio.update(feature_mean=1.93, feature_std=17.89)
+        of_audio = inspect.signature(STiCAFeatureExtractor.__init__).parameters.keys() - {"self", "kwargs"}
+        of_video = STiCAVideoProcessor.valid_kwargs.__annotations__.keys()
+        if unknown := settings.keys() - of_audio - of_video:
+            raise ConfigurationError(
+                f"unknown processor setting {', '.join(sorted(unknown))}; known are "
+                + ", ".join(sorted(of_audio | of_video))
+            )
+        for name, value in settings.items():
+            (audio if name in of_audio else video)[name] = value
+        return cls(STiCAVideoProcessor(**video), STiCAFeatureExtractor(**audio))
 
     def __call__(
         self,
