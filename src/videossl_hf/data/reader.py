@@ -180,17 +180,17 @@ class VideoReader:
 
     def _convert(self, frame: Any, place: np.ndarray) -> None:
         """Scale a decoded frame, as RGB and turned upright, into an array of shape (height, width, 3)."""
-        height, width = place.shape[:2]
-        turns = self.info.rotation // 90
-        if turns % 2:
-            height, width = width, height
+        swap, flip_rows, flip_columns = self._index.turn
+        height, width = place.shape[1::-1] if swap else place.shape[:2]
         scaled = self._reformatter.reformat(
             frame, width, height, "rgb24", interpolation=self._scaling, threads=1
         )
         plane = scaled.planes[0]
         rows = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)
         pixels = rows[:, : width * 3].reshape(height, width, 3)
-        place[...] = np.rot90(pixels, turns) if turns else pixels
+        if swap:
+            pixels = pixels.swapaxes(0, 1)
+        place[...] = pixels[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
 
     def _read_from_start(self, wanted: list[int], deliver: Callable[[int, Any], None]) -> None:
         """Decode from the start of the file and count: exact by definition, and slow."""

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DecodeError, NoVideoError, VideoSSLError
-from .video_source import Media, decode_errors
+from .video_source import Media, decode_errors, load_pyav
 
 __all__ = ["VideoIndex", "VideoInfo", "strict_frames", "undamaged_frames", "video_index"]
 
@@ -54,7 +54,8 @@ class VideoInfo:
         duration: seconds, `num_frames / fps`.
         height: rows, after rotation.
         width: columns, after rotation. Non-square pixels are not stretched.
-        rotation: degrees by which stored frames are turned counter-clockwise for display: 0, 90, 180 or 270.
+        rotation: degrees by which stored frames are turned counter-clockwise for display: 0, 90, 180 or 270
+            (mirrored pictures are mirrored too).
         codec: FFmpeg's name of the codec.
         has_audio: whether there is a sound track.
         audio_sample_rate: its rate in Hz, or None.
@@ -79,6 +80,7 @@ class VideoIndex:
         info: description of the video.
         times: float64 (num_frames,), seconds since the first frame, ascending.
         start: seconds between the container's time zero and the first frame.
+        turn: how stored pixels become upright ones: (swap rows and columns, then flip rows, flip columns).
         seekable: whether the fields below may be used; otherwise frames are counted from the start of the
         file.
         skipping: whether `skip_frame="NONREF"` leaves the other frames exact.
@@ -91,6 +93,7 @@ class VideoIndex:
     info: VideoInfo
     times: np.ndarray
     start: float
+    turn: tuple[bool, bool, bool]
     seekable: bool
     skipping: bool
     pts: np.ndarray
@@ -245,17 +248,15 @@ def _build(media: Media) -> VideoIndex:
         start = float(ticks[0] * time_base)
         span = int(ticks[-1] - ticks[0]) * time_base
         fps = float((len(ticks) - 1) / span if span else header_fps or 1)
-    rotation = round(first.rotation / 90) * 90 % 360
-    height, width = first.height, first.width
-    if rotation % 180:
-        height, width = width, height
+    turn = _display_turn(first)
+    height, width = (first.width, first.height) if turn[0] else (first.height, first.width)
     info = VideoInfo(
         num_frames=len(times),
         fps=fps,
         duration=len(times) / fps,
         height=height,
         width=width,
-        rotation=rotation,
+        rotation=round(first.rotation / 90) * 90 % 360,
         codec=codec,
         has_audio=sound is not None,
         audio_sample_rate=sample_rate,
@@ -263,7 +264,7 @@ def _build(media: Media) -> VideoIndex:
     times.flags.writeable = False
     if not seekable:
         nothing = np.zeros(0, dtype=np.int64)
-        return VideoIndex(info, times, start, False, False, nothing, nothing, nothing, nothing)
+        return VideoIndex(info, times, start, turn, False, False, nothing, nothing, nothing, nothing)
     pts = np.array(packets.pts, dtype=np.int64)
     dts = np.array([p if d is None else d for p, d in zip(packets.pts, packets.dts, strict=True)], np.int64)
     shown = np.flatnonzero(~np.array(packets.is_hidden))
@@ -271,6 +272,7 @@ def _build(media: Media) -> VideoIndex:
         info,
         times,
         start,
+        turn,
         seekable=True,
         skipping=codec in SKIPPING_CODECS,
         pts=pts,
@@ -278,6 +280,18 @@ def _build(media: Media) -> VideoIndex:
         keys=np.flatnonzero(packets.is_key),
         positions=shown[np.argsort(pts[shown])],
     )
+
+
+def _display_turn(frame: Any) -> tuple[bool, bool, bool]:
+    """`VideoIndex.turn` from the display matrix of a frame, to the nearest multiple of 90 degrees."""
+    matrix = frame.side_data.get(load_pyav().sidedata.sidedata.Type.DISPLAYMATRIX)
+    if matrix is None:
+        return False, False, False
+    # A pixel (x, y) is shown at (a * x + c * y, b * x + d * y).
+    a, b, _, c, d = np.frombuffer(bytes(matrix), dtype=np.int32)[:5].tolist()
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return False, d < 0, a < 0
+    return True, b < 0, c < 0
 
 
 def _is_doubtful(packets: _Packets, container: str, codec: str, delayed: bool) -> bool:
