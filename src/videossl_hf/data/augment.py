@@ -209,7 +209,7 @@ def augment_clips(
     ]
     video = resized_crop(resized, [draw.box for draw in draws], (size, size)).float()
     if integers:
-        video = video / 255
+        video.div_(255)
     if legacy:
         video = normalize_clips(video, mean, std)
     luma, clamp = (SWAPPED_LUMA, False) if legacy else (RGB_LUMA, True)
@@ -233,7 +233,7 @@ def normalize_clips(
     shape = (-1, 1, 1)
     means = torch.as_tensor(mean, dtype=video.dtype, device=video.device).reshape(shape)
     deviations = torch.as_tensor(std, dtype=video.dtype, device=video.device).reshape(shape)
-    return (video - means) / deviations
+    return (video - means).div_(deviations)
 
 
 _JITTER = ("brightness", "contrast", "saturation")

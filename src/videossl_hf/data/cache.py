@@ -1,7 +1,7 @@
 """Decoded frames and sound, kept so that a file is decoded once and not once an epoch.
 
-What is kept: all frames of a video at the storage size (uint8), their times, and the spans of sound that were
-asked for (int16). Whoever reads through the cache gets, bit for bit, what reading the file would give.
+What is kept: all frames of a video at the storage size (uint8), their times, and its sound track (int16).
+Whoever reads through the cache gets, bit for bit, what reading the file would give.
 
 - "memory": inside the process. Every data-loading worker has its own and decodes for itself, so worth it with
   few workers (that live on between epochs: `persistent_workers`); the least recently used entries go first.
@@ -9,7 +9,7 @@ asked for (int16). Whoever reads through the cache gets, bit for bit, what readi
   Nothing is ever removed: delete the folder when it is no longer needed.
 
 Meant for collections of short clips. Videos of more than 64 MB of decoded frames pass by the cache, and so do
-sources that have no identity (URLs, file objects).
+sound files beside a video and sources that have no identity (URLs, file objects).
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..errors import ConfigurationError, DecodeError, OutputError
-from .reader import VideoInfo, VideoReader, read_audio
+from .reader import VideoInfo, VideoReader
 
-__all__ = ["CachedVideo", "MediaCache"]
+__all__ = ["CachedVideo", "MediaCache", "fetched"]
 
 Arrays = dict[str, np.ndarray]
 
 _FORMAT = 1
-_LARGEST_VIDEO = 64 * 2**20
+_LARGEST_ENTRY = 64 * 2**20
+_TRACK_MARGIN = 2.0
 
 
 class _Store(Protocol):
@@ -103,7 +104,7 @@ class _DiskStore:
 
 
 class MediaCache:
-    """Opens videos and sound files, and keeps what was decoded.
+    """Opens videos, and keeps what was decoded.
 
     Args:
         kind: "none", "memory" or "disk".
@@ -138,17 +139,6 @@ class MediaCache:
         """
         with contextlib.ExitStack() as stack:
             yield CachedVideo(fetched(cell), short_side, self._store, stack)
-
-    def audio(self, cell: Any, start: float, seconds: float, sample_rate: int) -> np.ndarray:
-        """A span of a sound file, as of `read_audio`."""
-        source = fetched(cell)
-
-        def read() -> Arrays:
-            return {"audio": read_audio(source, start, seconds, sample_rate)}
-
-        return _remembered(self._store, _identity(source), (start, seconds, sample_rate), read)[
-            "audio"
-        ].copy()
 
 
 class CachedVideo:
@@ -189,12 +179,16 @@ class CachedVideo:
 
     def audio(self, start: float, seconds: float, sample_rate: int) -> np.ndarray:
         """(round(seconds * sample_rate),) int16, from `start` seconds after the first frame."""
-
-        def read() -> Arrays:
-            return {"audio": self._reader.audio(start, seconds, sample_rate)}
-
-        settings = (start, seconds, sample_rate)
-        return _remembered(self._store, self._identity, settings, read)["audio"].copy()
+        arrays = self._track(sample_rate)
+        if arrays is None:
+            return self._reader.audio(start, seconds, sample_rate)
+        # The reader rounds times on the container's clock to samples, and cuts every span out of one track.
+        origin = arrays["start_time"].item()
+        first = round((origin + start) * sample_rate) - round(origin * sample_rate)
+        last = first + round(seconds * sample_rate)
+        if first < 0 or last > len(arrays["audio"]):
+            return self._reader.audio(start, seconds, sample_rate)
+        return arrays["audio"][first:last].copy()
 
     @property
     def _reader(self) -> VideoReader:
@@ -213,24 +207,45 @@ class CachedVideo:
         """Everything of the video but its sound, or None where that is not cached."""
         if not self._checked:
             self._checked = True
-            if self._store is not None and self._identity is not None:
-                key = _key(self._identity, ("frames", self._short_side))
-                self._arrays = self._store.get(key)
-                if self._arrays is None:
-                    self._arrays = self._decode_all()
-                    if self._arrays is not None:
-                        self._store.put(key, self._arrays)
+            self._arrays = self._kept(("frames", self._short_side), self._decode_frames)
         return self._arrays
 
-    def _decode_all(self) -> Arrays | None:
+    def _track(self, sample_rate: int) -> Arrays | None:
+        """The sound from the first frame on, `_TRACK_MARGIN` seconds longer than the video, or None."""
+        return self._kept(("audio", sample_rate), lambda: self._decode_track(sample_rate))
+
+    def _kept(self, settings: tuple[Any, ...], decode: Callable[[], Arrays | None]) -> Arrays | None:
+        if self._store is None or self._identity is None:
+            return None
+        key = hashlib.blake2b(repr((_FORMAT, self._identity, settings)).encode(), digest_size=20).hexdigest()
+        arrays = self._store.get(key)
+        if arrays is None:
+            try:
+                arrays = decode()
+            except DecodeError:
+                return None  # damaged somewhere: reading only what is asked for decides
+            if arrays is not None:
+                self._store.put(key, arrays)
+        return arrays
+
+    def _decode_frames(self) -> Arrays | None:
         info = self._reader.info
         scale = 1.0 if self._size is None else self._size / min(info.height, info.width)
-        if info.num_frames * info.height * info.width * 3 * scale**2 > _LARGEST_VIDEO:
+        if info.num_frames * info.height * info.width * 3 * scale**2 > _LARGEST_ENTRY:
             return None
         return {
             "frames": self._reader.frames(np.arange(info.num_frames), self._size),
             "times": np.array(self._reader.frame_times),
             "info": np.frombuffer(json.dumps(asdict(info)).encode(), np.uint8),
+        }
+
+    def _decode_track(self, sample_rate: int) -> Arrays | None:
+        seconds = self._reader.info.duration + _TRACK_MARGIN
+        if 2 * seconds * sample_rate > _LARGEST_ENTRY:
+            return None
+        return {
+            "audio": self._reader.audio(0.0, seconds, sample_rate),
+            "start_time": np.array([self._reader.start_time]),
         }
 
 
@@ -260,23 +275,6 @@ def _identity(source: Any) -> str | None:
             status = path.stat()
             return f"{path}|{status.st_mtime_ns}|{status.st_size}"
     return None
-
-
-def _remembered(
-    store: _Store | None, identity: str | None, settings: tuple[Any, ...], read: Callable[[], Arrays]
-) -> Arrays:
-    if store is None or identity is None:
-        return read()
-    key = _key(identity, settings)
-    arrays = store.get(key)
-    if arrays is None:
-        arrays = read()
-        store.put(key, arrays)
-    return arrays
-
-
-def _key(identity: str, settings: tuple[Any, ...]) -> str:
-    return hashlib.blake2b(repr((_FORMAT, identity, settings)).encode(), digest_size=20).hexdigest()
 
 
 def _size(arrays: Arrays) -> int:

@@ -62,12 +62,15 @@ def _open_folder(root: Path, split: str, streaming: bool) -> hf.Dataset | hf.Ite
 
     table = read_video_folder(root, split)
     try:
-        dataset = hf.Dataset.from_dict(table.columns)
+        features = hf.Dataset.from_dict(table.columns).features
+        features["video"] = hf.Video(decode=False)
+        if "audio" in features:
+            features["audio"] = hf.Audio(decode=False)
+        if table.label_names is not None:
+            features["label"] = hf.ClassLabel(names=table.label_names)
+        dataset = hf.Dataset.from_dict(table.columns, features=features)
     except Exception as error:  # pyarrow's errors have no common base of their own
         raise DataError(f"the metadata of {root}/{split} mixes types in one column: {error}") from error
-    dataset = _undecoded(dataset, str(root))
-    if table.label_names is not None:
-        dataset = dataset.cast_column("label", hf.ClassLabel(names=table.label_names))
     if streaming:
         return dataset.to_iterable_dataset(num_shards=min(len(dataset), _STREAM_SHARDS))
     return dataset

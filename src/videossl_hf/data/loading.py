@@ -18,9 +18,10 @@ import torch
 from torch.utils.data import get_worker_info
 
 from ..errors import ConfigurationError, DataError, DecodeError, InputError
-from .cache import CachedVideo, MediaCache
+from .cache import CachedVideo, MediaCache, fetched
 from .datasets import SeededDataset, sample_key
 from .ledger import Ledger
+from .reader import read_audio
 from .seeds import seeded_generator
 
 __all__ = ["BAD_SAMPLE_ERRORS", "SampleLoader"]
@@ -102,7 +103,7 @@ class SampleLoader:
             NoAudioError: there is no sound.
         """
         if sample.get("audio") is not None:
-            return self.cache.audio(sample["audio"], start, seconds, sample_rate)
+            return read_audio(fetched(sample["audio"]), start, seconds, sample_rate)
         return video.audio(start, seconds, sample_rate)
 
     def load_batch(

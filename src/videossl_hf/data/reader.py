@@ -67,6 +67,11 @@ class VideoReader:
         """float64 (num_frames,): seconds from the first frame to each frame, ascending, read-only."""
         return self._index.times
 
+    @property
+    def start_time(self) -> float:
+        """Seconds on the container's own clock at which the first frame is shown."""
+        return self._index.start
+
     def __len__(self) -> int:
         return self.info.num_frames
 

@@ -137,7 +137,8 @@ class LogMelSpectrogram:
         frames = signal.unfold(-1, self.window_length, self.hop_length)
         if self.window == "hann":
             frames = frames * torch.hann_window(self.window_length, dtype=torch.float64, device=signal.device)
-        power = torch.fft.rfft(frames, n=self.n_fft).abs().square() / self.n_fft
+        spectrum = torch.fft.rfft(frames, n=self.n_fft)
+        power = (spectrum.real.square() + spectrum.imag.square()) / self.n_fft
         filters = mel_filter_matrix(self.num_mel_bins, self.n_fft, self.sample_rate, self.f_min, self.f_max)
         energy = power @ filters.to(signal.device) + self.log_offset
         energy = torch.where(energy == 0, _EPSILON, energy)
