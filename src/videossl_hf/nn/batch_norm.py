@@ -113,8 +113,11 @@ class _CrossProcessBatchNorm(nn.modules.batchnorm._BatchNorm):
             return y
         if keep:
             self.num_batches_tracked.add_(1)
-        # A single value a channel has no unbiased variance to keep.
-        running = (self.running_mean, self.running_var) if keep and x.numel() > x.shape[1] else (None, None)
+        running: tuple[Tensor | None, Tensor | None] = (None, None)
+        if x.numel() > x.shape[1]:  # a single value a channel has no unbiased variance to keep
+            running = self.running_mean, self.running_var
+            if not keep:  # checkpointing wants the repeated pass to save as many tensors as the first
+                running = self.running_mean.clone(), self.running_var.clone()
         return torch.batch_norm(
             x, self.weight, self.bias, *running, True, self.momentum, self.eps, torch.backends.cudnn.enabled
         )
