@@ -4,7 +4,6 @@ from typing import Any
 
 from common.model_checks import ClassifierChecks, ModelChecks
 from models import tiny_stica
-
 from videossl_hf import (
     STiCAForPreTraining,
     STiCAForVideoClassification,

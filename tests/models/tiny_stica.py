@@ -54,7 +54,7 @@ def sounds(batch: int) -> torch.Tensor:
 
 
 def make_inputs(suffix: str, batch: int = 2) -> dict[str, torch.Tensor]:
-    """Arguments of the method's model with this suffix ("Model", "ForPreTraining", "ForVideoClassification")."""
+    """Arguments of the model with this suffix ("Model", "ForPreTraining", "ForVideoClassification")."""
     inputs = {"pixel_values_videos": clips(batch)}
     if suffix in ("Model", "ForPreTraining"):
         inputs["input_features"] = sounds(batch)
