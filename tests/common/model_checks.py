@@ -5,7 +5,8 @@
         make_config = staticmethod(tiny_stica.make_config)
         def make_inputs(self, batch): ...
 
-None of these checks skips itself: what a kind of model cannot do is a class attribute of its test class, with a reason.
+None of these checks skips itself: what a kind of model cannot do is a class attribute of its test class, with
+a reason.
 """
 
 from __future__ import annotations

@@ -232,6 +232,8 @@ class VideoSSLVideoProcessor(SavesItsCode, BaseVideoProcessor):
         for name in ("num_frames", "frame_stride", "num_clips"):
             if not settings[name] > 0:
                 raise InputError(f"{name} must be positive, got {settings[name]}")
+        if settings["fps"] is not None and not settings["fps"] > 0:
+            raise InputError(f"fps must be positive or None, got {settings['fps']}")
         if settings["num_crops"] not in (1, 3):
             raise InputError(f"num_crops must be 1 or 3, got {settings['num_crops']}")
         if settings["resample"] not in _INTERPOLATION:
