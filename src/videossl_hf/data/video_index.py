@@ -10,6 +10,8 @@ that has to be read from its start, counting frames. Such reasons are:
   wrong),
 - missing or repeated times, frames before the first keyframe, frames hidden by an edit list,
 - a decoder that delays its output although no packet is out of order,
+- a jump in time in Matroska or another count than the header's in AVI: a damaged packet may have been
+  skipped,
 - interlaced pictures, which may come one field a packet, and codecs with hidden frames (VP8).
 
 Indices of local files are kept in a process-wide table, keyed by path, modification time and size.
@@ -231,7 +233,12 @@ def _build(media: Media) -> VideoIndex:
         raise NoVideoError(media.name, damage)
 
     expected = sorted(pts for pts in packets.shown() if pts is not None)
-    if media.tolerant or first.interlaced_frame or _is_doubtful(packets, container, codec, delayed):
+    doubtful = (
+        first.interlaced_frame
+        or _is_doubtful(packets, container, codec, delayed)
+        or _may_lack_packets(packets, container, header_frames)
+    )
+    if media.tolerant or doubtful:
         decoded = [first.pts, *(frame.pts for frame in frames)]
         seekable = decoded == expected and any(name in container for name in (*TIMED_CONTAINERS, "avi"))
         seekable = seekable and not media.tolerant and len(packets.pts) == len(set(packets.pts))
@@ -310,6 +317,16 @@ def _is_doubtful(packets: _Packets, container: str, codec: str, delayed: bool) -
     )
 
 
+def _may_lack_packets(packets: _Packets, container: str, header_frames: int) -> bool:
+    """Whether a demuxer may have skipped damage: these look for the next packet that they can read."""
+    if "avi" in container:
+        return header_frames != len(packets.pts)
+    if "matroska" in container and len(packets.pts) > 2 and None not in packets.pts:
+        steps = np.diff(np.sort(np.array(packets.pts, dtype=np.int64)))
+        return bool(steps.max() > 1.5 * np.median(steps))
+    return False
+
+
 def _check_complete(media: Media, header_frames: int) -> None:
     """Tell a file that was cut off from one whose edit list leaves frames out: both have too few packets."""
     with decode_errors(media.name), media.source.open(ignore_editlist="1") as container:
@@ -337,7 +354,8 @@ def _try_decode(context: Any, packet: Any) -> tuple[list[Any], bool]:
 
 def _checked(frame: Any, name: str) -> Any:
     if frame.is_corrupt:
-        raise DecodeError(name, f"the frame at {frame.time:.3f} s is damaged")
+        where = "one of its frames" if frame.time is None else f"the frame at {frame.time:.3f} s"
+        raise DecodeError(name, f"{where} is damaged")
     return frame
 
 
