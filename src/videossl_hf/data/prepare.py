@@ -34,6 +34,7 @@ __all__ = ["PrepareSettings", "prepare_videos", "reencode"]
 
 CHUNK_BYTES = 1 << 28  # of decoded frames that are held at a time
 VIDEOS_PER_SHARD = 1000
+ROWS_PER_GROUP = 100  # that a reader of one row has to read
 MANIFEST = ".prepare/settings.json"
 
 
@@ -216,6 +217,7 @@ def _prepare_shard(
 ) -> None:
     """Write the report and then the shard: the shard's name says that both are complete."""
     import datasets as hf
+    import pyarrow.parquet as pq
 
     columns = {name: feature for name, feature in dataset.features.items() if name != "audio"}
     rows: list[dict[str, Any]] = []
@@ -237,7 +239,8 @@ def _prepare_shard(
         {name: [row[name] for row in rows] for name in columns}, features=hf.Features(columns)
     )
     part = path.with_name(f".{path.name}.part")
-    shard.to_parquet(str(part))
+    table = shard.data.table.cast(shard.features.arrow_schema)  # with the features in its metadata
+    pq.write_table(table, part, row_group_size=ROWS_PER_GROUP)
     part.replace(path)
 
 
