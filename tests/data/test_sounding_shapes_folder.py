@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -76,9 +75,7 @@ def test_the_number_of_processes_changes_no_byte(written, tmp_path):
 
 def test_a_complete_set_is_used_again(written):
     before = {path: path.stat().st_mtime_ns for path in written.rglob("*")}
-    start = time.perf_counter()
     write_sounding_shapes(written, TINY, **QUIET)
-    assert time.perf_counter() - start < 1
     after = {path: path.stat().st_mtime_ns for path in written.rglob("*") if path != written}
     assert all(before[path] == changed for path, changed in after.items())
 
