@@ -78,7 +78,7 @@ def convert_checkpoint(
     )
     try:
         model.save_pretrained(output)
-        find_class(method, "Processor").for_config(model.config).save_pretrained(output)
+        find_class(method, "Processor").from_config(model.config).save_pretrained(output)
     except OSError as error:
         raise OutputError(f"cannot write {output}: {error}") from error
     write_origin(origin, output)

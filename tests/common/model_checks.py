@@ -49,7 +49,7 @@ def tensors(output: Any) -> dict[str, Tensor]:
 
 
 def perturb(model: nn.Module) -> None:
-    """Give every parameter and buffer a value of its own, so that nothing passes because it was the default."""
+    """Give every parameter and buffer a value of its own, so that nothing passes by being the default."""
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for tensor in model.state_dict().values():

@@ -1,4 +1,4 @@
-"""What every processor of the package must pass; a test class of one processor derives from `ProcessorChecks`."""
+"""What every processor of the package must pass; the test class of each derives from `ProcessorChecks`."""
 
 from __future__ import annotations
 

@@ -61,3 +61,8 @@ def make_inputs(suffix: str, batch: int = 2) -> dict[str, torch.Tensor]:
     if suffix == "ForPreTraining":
         inputs["second_pixel_values_videos"] = clips(batch, seed=1)
     return inputs
+
+
+def processor_arguments(clip: str) -> dict[str, Any]:
+    """Arguments of a processor call that uses all of it."""
+    return {"videos": clip, "audio": True}
