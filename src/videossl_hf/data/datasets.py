@@ -64,13 +64,13 @@ def _open_folder(root: Path, split: str, streaming: bool) -> hf.Dataset | hf.Ite
     try:
         features = hf.Dataset.from_dict(table.columns).features
         features["video"] = hf.Video(decode=False)
-        if "audio" in features:
-            features["audio"] = hf.Audio(decode=False)
         if table.label_names is not None:
             features["label"] = hf.ClassLabel(names=table.label_names)
         dataset = hf.Dataset.from_dict(table.columns, features=features)
-    except Exception as error:  # pyarrow's errors have no common base of their own
+    except (ValueError, TypeError, OverflowError) as error:
         raise DataError(f"the metadata of {root}/{split} mixes types in one column: {error}") from error
+    if "audio" in features:  # encoding such a cell would ask for torchcodec, casting the column does not
+        dataset = dataset.cast_column("audio", hf.Audio(decode=False))
     if streaming:
         return dataset.to_iterable_dataset(num_shards=min(len(dataset), _STREAM_SHARDS))
     return dataset

@@ -119,7 +119,7 @@ def read_metadata(path: Path) -> list[dict[str, Any]]:
                 if line.strip():
                     rows.append(_json(line, f"{path}, line {number}"))
         else:
-            rows = [dict(row) for row in csv.DictReader(file)]
+            rows = [{key: value or None for key, value in row.items()} for row in csv.DictReader(file)]
             if all(str(row.get("label") or "x").isdecimal() for row in rows):
                 rows = [row | {"label": int(row["label"])} for row in rows]
             for number, row in enumerate(rows, start=2):
