@@ -11,8 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from server import LoopbackHub
+from tiny import TINY
+
+from videossl_hf import STiCAConfig, STiCAForPreTraining, STiCAProcessor
+from videossl_hf.data.writer import write_video
 
 # Put before a client's script to make a process in which this package does not exist.
 WITHOUT_PACKAGE = """
@@ -66,3 +72,28 @@ def client(hub: LoopbackHub, tmp_path_factory: pytest.TempPathFactory) -> Callab
         return json.loads((folder / "answer.json").read_text())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A video of one second with sound."""
+    path = tmp_path_factory.mktemp("media") / "clip.mp4"
+    frames = np.random.default_rng(0).integers(0, 256, (30, 48, 64, 3), dtype=np.uint8)
+    sound = (8000 * np.sin(np.arange(24000) / 10)).astype(np.int16)
+    write_video(path, frames, 30, sound=sound)
+    return path
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    """A folder as training leaves it: a tiny model, its processor and code, and things to keep private."""
+    torch.manual_seed(0)
+    folder = tmp_path / "run"
+    config = STiCAConfig(**TINY)
+    STiCAForPreTraining(config).save_pretrained(folder)
+    STiCAProcessor.from_config(config).save_pretrained(folder)
+    (folder / "checkpoint-10").mkdir()
+    (folder / "checkpoint-10" / "optimizer.pt").write_bytes(b"state")
+    (folder / "training_args.bin").write_bytes(b"arguments")
+    (folder / "metrics.jsonl").write_text("{}\n")
+    return folder
