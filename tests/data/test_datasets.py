@@ -17,6 +17,8 @@ from videossl_hf.errors import DataError
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hf.config, "HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("datasets")))
+    # datasets waits so long for its reading threads whenever a shuffled stream ends
+    monkeypatch.setattr(hf.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
     hf.disable_progress_bars()
 
 
