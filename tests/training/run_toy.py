@@ -2,10 +2,10 @@
 
     python run_toy.py FOLDER '[{"output": "a", "steps": 9}, {"output": "b", "kill_at": 5}, {"output": "b"}]'
 
-does these runs one after the other, each in fresh processes (forked, so that libraries are imported once), and prints
-how each ended as a JSON list ("done", "killed" or "failed"). A run writes into its output folder: end.pt (weights,
-buffers, optimiser, schedule, random state, log), seen-RANK.txt (the samples of every step) and decoded-RANK.txt (the
-samples that were decoded).
+does these runs one after the other, each in fresh processes (forked, so that libraries are imported once),
+and prints how each ended as a JSON list ("done", "killed" or "failed"). A run writes into its output folder:
+end.pt (weights, buffers, optimiser, schedule, random state, log), seen-RANK.txt (the samples of every step)
+and decoded-RANK.txt (the samples that were decoded).
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Makes the toy method known to this process: its folder joins the package's methods, its name the registry."""
+"""Makes the toy method known to this process: its folder joins the package's methods, its name the
+registry.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from videossl_hf.registry import METHODS
 
 
 def register_toy(folder: Path) -> None:
-    """Lay a package out in `folder` that is ours (by links) with one more method, and take that method from there."""
+    """Lay a package out in `folder` that is ours (by links) with one more method, and take that method from
+    there.
+    """
     package = Path(videossl_hf.__file__).parent
     overlay = folder / "videossl_hf"
     (overlay / "models").mkdir(parents=True, exist_ok=True)

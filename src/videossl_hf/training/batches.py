@@ -1,10 +1,10 @@
 """Which samples form which batch: a function of seed, epoch and step only, so that a run can go on anywhere.
 
-Map-style data: every epoch is a permutation; step `n` of it takes the next `world * batch` samples, and each process its
-own `batch` of them, so that W processes of batch b see what one process of batch W * b sees.
+Map-style data: every epoch is a permutation; step `n` of it takes the next `world * batch` samples, and each
+process its own `batch` of them, so that W processes of batch b see what one process of batch W * b sees.
 
-Streams: the stream is read again and again without an end. A run that goes on replays it, but what was seen before
-passes undecoded (decoding is the collator's work), as `None`.
+Streams: the stream is read again and again without an end. A run that goes on replays it, but what was seen
+before passes undecoded (decoding is the collator's work), as `None`.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ __all__ = ["EndlessStream", "EpochBatchSampler", "EpochStream", "SkippedBatch", 
 class EpochBatchSampler(Sampler[list[int]]):
     """Batches of sample indices of one process, in an order that depends on seed and epoch alone.
 
-    Every process has equally many batches; the rest of an epoch that fills no whole step is left out (another one each
-    epoch).
+    Every process has equally many batches; the rest of an epoch that fills no whole step is left out (another
+    one each epoch).
 
     Args:
         num_samples: length of the dataset.
@@ -83,8 +83,9 @@ class EpochStream(Protocol):
 class EndlessStream(IterableDataset[Any]):
     """A stream again and again, epoch after epoch, with the samples before `first_batch` replaced by None.
 
-    Workers take turns, batch by batch: each reads all of it and passes on every `num_workers`-th batch. Reading
-    undecoded bytes is cheap beside decoding them, and the order does not depend on the number of workers.
+    Workers take turns, batch by batch: each reads all of it and passes on every `num_workers`-th batch.
+    Reading undecoded bytes is cheap beside decoding them, and the order does not depend on the number of
+    workers.
 
     Args:
         samples: this process's share.
@@ -129,6 +130,7 @@ class SkippingCollator:
         self.collator = collator
 
     def __call__(self, samples: Iterable[dict[str, Any] | None]) -> Any:
+        """The collator's batch, or a `SkippedBatch`."""
         samples = list(samples)
         if samples[0] is None:
             return SkippedBatch()

@@ -16,14 +16,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-__all__ = ["LogBeforeSaving", "MetricsFile", "MethodHooks", "Throughput", "TrainingDisplay", "peak_memory"]
+__all__ = ["LogBeforeSaving", "MethodHooks", "MetricsFile", "Throughput", "TrainingDisplay", "peak_memory"]
 
 
 class MethodHooks(TrainerCallback):
     """Calls what a model class asks of the loop, where it has it.
 
-    `before_epoch(epoch)` before the first batch of an epoch (of the resumed one, too; once, with 0, for a stream);
-    `after_optimizer_step(step, max_steps)` after every update of the weights, where the first step is 1.
+    `before_epoch(epoch)` before the first batch of an epoch (of the resumed one, too; once, with 0, for a
+    stream); `after_optimizer_step(step, max_steps)` after every update of the weights, where the first step
+    is 1.
     """
 
     def on_epoch_begin(
@@ -52,7 +53,8 @@ class MethodHooks(TrainerCallback):
 
 
 class LogBeforeSaving(TrainerCallback):
-    """Logs at every checkpoint: no average runs across one, so that a resumed run logs what an unbroken one does.
+    """Logs at every checkpoint: no average runs across one, so that a resumed run logs what an unbroken one
+    does.
 
     It is also where a loss that is not finite is noticed, before the checkpoint is written.
     """
@@ -99,7 +101,8 @@ def peak_memory() -> float:
 class Throughput(TrainerCallback):
     """Clips a second and the share of time spent waiting for data, between two log lines.
 
-    Evaluation and saving do not count. On a GPU the log line itself waits for the device, so that the span is whole.
+    Evaluation and saving do not count. On a GPU the log line itself waits for the device, so that the span is
+    whole.
 
     Args:
         clips_per_step: over all processes.
@@ -217,6 +220,10 @@ class TrainingDisplay(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Leave the bar as it stands."""
+        self.close()
+
+    def close(self) -> None:
+        """Give the terminal back, after an error too."""
         if self.progress is not None:
             self.progress.stop()
             self.progress = None

@@ -1,4 +1,6 @@
-"""Checkpoints that are whole or not there: a seal is written last, and nothing without a valid seal is resumed from."""
+"""Checkpoints that are whole or not there: a seal is written last, and nothing without a valid seal is
+resumed from.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,8 @@ def verify_checkpoint(folder: Path) -> int:
     """Check a checkpoint against its seal; returns the number of processes that wrote it.
 
     Raises:
-        CheckpointError: no seal (the run was stopped while writing), a file that is missing, or one that has changed.
+        CheckpointError: no seal (the run was stopped while writing), a file that is missing, or one that has
+            changed.
     """
     if not folder.is_dir():
         raise CheckpointError(f"there is no checkpoint {folder}")
@@ -82,7 +85,7 @@ def verify_checkpoint(folder: Path) -> int:
         files, world_size = content["files"], int(content["world_size"])
     except FileNotFoundError:
         raise CheckpointError(
-            f"{folder} is not a complete checkpoint: it has no {SEAL}, so the run was stopped while it was written; "
+            f"{folder} is not a complete checkpoint: without {SEAL} the run was stopped while writing it; "
             "resume from an earlier one (--resume auto finds it)"
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -121,8 +124,8 @@ def choose_checkpoint(output_dir: Path, resume: str) -> Path | None:
 
     Args:
         output_dir: the run's folder.
-        resume: "auto" (the newest complete one there is, else a fresh start), "never" (a fresh start in a folder
-            without checkpoints), or the folder of a checkpoint.
+        resume: "auto" (the newest complete one there is, else a fresh start), "never" (a fresh start in a
+            folder without checkpoints), or the folder of a checkpoint.
 
     Raises:
         CheckpointError: the chosen one is damaged or incomplete.
@@ -132,8 +135,8 @@ def choose_checkpoint(output_dir: Path, resume: str) -> Path | None:
     if resume == "never":
         if existing:
             raise OutputError(
-                f"{output_dir} already holds a run ({existing[-1].name}): choose another --training.output_dir, "
-                "or go on with it (--resume auto)"
+                f"{output_dir} already holds a run ({existing[-1].name}): choose another "
+                "--training.output_dir, or go on with it (--resume auto)"
             )
         return None
     if resume == "auto":
@@ -148,8 +151,8 @@ def choose_checkpoint(output_dir: Path, resume: str) -> Path | None:
     newer = [path.name for path in existing if _step_of(path) > _step_of(folder)]
     if newer:
         raise OutputError(
-            f"{output_dir} holds newer checkpoints ({', '.join(newer)}), which going on from {folder.name} would "
-            "overwrite: move them away, or choose another --training.output_dir"
+            f"{output_dir} holds newer checkpoints ({', '.join(newer)}), which going on from {folder.name} "
+            "would overwrite: move them away, or choose another --training.output_dir"
         )
     return folder
 

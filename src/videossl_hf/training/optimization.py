@@ -18,7 +18,8 @@ __all__ = ["LearningRateCurve", "make_optimizer", "make_scheduler", "parameter_g
 
 
 def scale_learning_rate(optimizer: OptimizerRecipe, batch_size: int) -> OptimizerRecipe:
-    """The same optimiser with lr scaled linearly to the run's batch (Goyal et al., 2017), and the reference used up.
+    """The same optimiser with lr scaled linearly to the run's batch (Goyal et al., 2017), and the reference
+    used up.
 
     Args:
         batch_size: clips in one optimiser step, over all processes and accumulated forwards.
@@ -32,11 +33,12 @@ def scale_learning_rate(optimizer: OptimizerRecipe, batch_size: int) -> Optimize
 def parameter_groups(model: nn.Module, optimizer: OptimizerRecipe) -> list[dict[str, Any]]:
     """What the optimiser gets: the model's own groups where it has a say, else all that is trained.
 
-    A model says it through `parameter_groups(optimizer_config)`, which returns torch parameter groups; each may set
-    its own `lr` (the schedule multiplies it) and `weight_decay`.
+    A model says it through `parameter_groups(optimizer_config)`, which returns torch parameter groups; each
+    may set its own `lr` (the schedule multiplies it) and `weight_decay`.
 
     Raises:
-        ConfigurationError: nothing to train, or a trained parameter that the model's groups name twice or not at all.
+        ConfigurationError: nothing to train, or a trained parameter that the model's groups name twice or not
+            at all.
     """
     trained = {id(parameter): name for name, parameter in model.named_parameters() if parameter.requires_grad}
     if not trained:
@@ -45,13 +47,14 @@ def parameter_groups(model: nn.Module, optimizer: OptimizerRecipe) -> list[dict[
         )
     if not hasattr(model, "parameter_groups"):
         return _groups_by_decay(model, optimizer)
-    groups = [dict(group, params=list(group["params"])) for group in model.parameter_groups(optimizer)]
+    method_model: Any = model
+    groups = [dict(group, params=list(group["params"])) for group in method_model.parameter_groups(optimizer)]
     given = [id(parameter) for group in groups for parameter in group["params"]]
     wrong = [trained[key] for key in trained if given.count(key) != 1]
     if wrong:
         raise ConfigurationError(
-            f"{type(model).__name__}.parameter_groups must name every trained parameter once; it does not for "
-            f"{len(wrong)}, such as {wrong[0]}"
+            f"{type(model).__name__}.parameter_groups must name every trained parameter once; it does not "
+            f"for {len(wrong)}, such as {wrong[0]}"
         )
     return groups
 
@@ -62,24 +65,27 @@ def _groups_by_decay(model: nn.Module, optimizer: OptimizerRecipe) -> list[dict[
         return [{"params": trained}]
     matrices = [parameter for parameter in trained if parameter.ndim > 1]
     vectors = [parameter for parameter in trained if parameter.ndim <= 1]
-    groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 
 
 def make_optimizer(model: nn.Module, optimizer: OptimizerRecipe) -> torch.optim.Optimizer:
     """SGD with momentum, or AdamW, over `parameter_groups`; lr is taken as it stands (scale it before)."""
     groups = parameter_groups(model, optimizer)
-    common = {"lr": optimizer.lr, "weight_decay": optimizer.weight_decay}
+    lr, weight_decay = optimizer.lr, optimizer.weight_decay
     if optimizer.name == "sgd":
-        return torch.optim.SGD(groups, momentum=optimizer.momentum, nesterov=optimizer.nesterov, **common)
-    return torch.optim.AdamW(groups, betas=tuple(optimizer.betas), eps=optimizer.eps, **common)
+        momentum, nesterov = optimizer.momentum, optimizer.nesterov
+        return torch.optim.SGD(groups, lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
+    return torch.optim.AdamW(groups, lr, optimizer.betas, optimizer.eps, weight_decay)
 
 
 class LearningRateCurve:
     """The multiple of lr that step `n` (0 is the first) is taken with.
 
-    Warm-up is linear in the step: `start + (1 - start) * n / warmup`, so that step `warmup` is the first at full lr.
-    After it: 1; or half a cosine that reaches `final_factor` at the end; or a product of `gamma` at each milestone.
+    Warm-up is linear in the step: `start + (1 - start) * n / warmup`, so that step `warmup` is the first at
+    full lr.
+    After it: 1; or half a cosine that reaches `final_factor` at the end; or a product of `gamma` at each
+        milestone.
 
     Args:
         max_steps: length of the run.
@@ -110,6 +116,7 @@ class LearningRateCurve:
         return round(epochs * steps_per_epoch)
 
     def __call__(self, step: int) -> float:
+        """The multiple for one step."""
         schedule = self.schedule
         if step < self.warmup:
             start = schedule.warmup_start_factor

@@ -1,8 +1,9 @@
 """Recipes: one YAML file (and the command line over it) says all that a training run depends on.
 
-Its sections are method, model, processor, data, augmentation, optimizer, schedule, training, evaluation. `model` takes
-the fields of the method's configuration, `processor` and `augmentation` those of its processor and augmentation; the
-other sections are the dataclasses below. On the command line every key is written with its path, later ones winning:
+Its sections are method, model, processor, data, augmentation, optimizer, schedule, training, evaluation.
+`model` takes the fields of the method's configuration, `processor` and `augmentation` those of its processor
+and augmentation; the other sections are the dataclasses below. On the command line every key is written with
+its path, later ones winning:
 
     videossl pretrain training/recipes/stica/smoke.yaml --training.max_steps 10 --model.objective gdt
 """
@@ -90,15 +91,17 @@ class OptimizerRecipe:
 
 @dataclass(frozen=True)
 class ScheduleRecipe:
-    """The course of the learning rate, set before every step: linear warm-up, then constant, cosine or steps."""
+    """The course of the learning rate, set before every step: linear warm-up, then constant, cosine or
+    steps.
+    """
 
     name: Literal["constant", "cosine", "steps"] = setting("cosine", "what follows the warm-up")
     warmup_steps: int | None = setting(None, "length of the warm-up in steps", minimum=0)
     warmup_epochs: float | None = setting(None, "or in epochs", minimum=0)
     warmup_start_factor: float = setting(0.0, "the warm-up starts at this multiple of lr", minimum=0)
     final_factor: float = setting(0.0, "cosine: multiple of lr that the last step comes down to", minimum=0)
-    milestone_steps: list[int] = setting([], "steps: where lr is multiplied by gamma")
-    milestone_epochs: list[float] = setting([], "steps: the same in epochs")
+    milestone_steps: list[int] = setting([], "steps: where lr is multiplied by gamma")  # noqa: RUF009
+    milestone_epochs: list[float] = setting([], "steps: the same in epochs")  # noqa: RUF009
     gamma: float = setting(0.1, "steps: the factor", minimum=0)
 
     def __post_init__(self) -> None:
@@ -146,7 +149,7 @@ class TrainingRecipe:
     logging_steps: int = setting(10, "steps between two log lines", minimum=1)
     save_steps: int = setting(500, "steps between two checkpoints", minimum=1)
     keep_checkpoints: int = setting(2, "older checkpoints are deleted", minimum=1)
-    report_to: list[str] = setting([], "trackers beside metrics.jsonl: tensorboard, trackio, wandb")
+    report_to: list[str] = setting([], "trackers beside metrics.jsonl: tensorboard, trackio, wandb")  # noqa: RUF009
     run_name: str | None = setting(None, "the run's name in the tracker")
     push_to_hub: bool = setting(False, "publish the model at every checkpoint and at the end")
     hub_model_id: str | None = setting(None, "repository; null: named like output_dir")
@@ -179,7 +182,8 @@ class Recipe:
 
     Attributes:
         method: a name of the registry.
-        model: fields of the method's configuration (only those that differ from its defaults need to stand here).
+        model: fields of the method's configuration (only those that differ from its defaults need to stand
+            here).
         processor: fields of the method's processor that the configuration does not fix.
         augmentation: the method's own typed augmentation, or None where it has none.
     """
@@ -315,8 +319,8 @@ def make_recipe(tree: Mapping[str, Any]) -> Recipe:
     """Check a nested mapping and make it a typed recipe.
 
     Raises:
-        RecipeError: unknown method or key (with the nearest known one), wrong type, missing value, settings that
-            contradict each other.
+        RecipeError: unknown method or key (with the nearest known one), wrong type, missing value, settings
+            that contradict each other.
     """
     method = tree.get("method")
     if method is None:

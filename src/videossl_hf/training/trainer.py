@@ -1,4 +1,6 @@
-"""The training loop: transformers' Trainer with exact resume, averaged loss parts, and hooks for what methods need."""
+"""The training loop: transformers' Trainer with exact resume, averaged loss parts, and hooks for what methods
+need.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ class NonFiniteLossError(VideoSSLError, FloatingPointError):
 
 
 class LossParts:
-    """Sums of every scalar that a model's output holds, kept on the device until somebody asks for the mean."""
+    """Sums of every scalar that a model's output holds, kept on the device until somebody asks for the
+    mean.
+    """
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
@@ -81,20 +85,25 @@ class VideoSSLTrainer(Trainer):
 
     What differs from `transformers.Trainer`:
 
-    - Sample order is a function of seed and epoch; resume skips or replays samples without decoding them, and streams
-      resume exactly, too. `train_dataset` is map-style (`SeededDataset`) or, with `streaming=True`, this process's share
-      of a stream (`SeededStream`).
-    - Checkpoints are sealed when complete (`checkpoints.py`); weights that do not fit are an error, not a warning.
-    - Every scalar of the model's output is averaged on the device and logged beside `loss`; NaN stops the run at the
-      next log line, before anything is saved.
+    - Sample order is a function of seed and epoch; resume skips or replays samples without decoding them, and
+      streams resume exactly, too. `train_dataset` is map-style (`SeededDataset`) or, with `streaming=True`,
+      this process's share of a stream (`SeededStream`).
+    - Checkpoints are sealed when complete (`checkpoints.py`); weights that do not fit are an error, not a
+      warning.
+    - Every scalar of the model's output is averaged on the device and logged beside `loss`; NaN stops the run
+      at the next log line, before anything is saved.
     - Optimiser and schedule come from a recipe; a model may define `parameter_groups(optimizer_config)`,
       `after_optimizer_step(step, max_steps)` and `before_epoch(epoch)`.
     - `evaluate()` runs the monitor given, without a trace in the random state or in the model.
-    - What is published holds no pickles and no paths of this machine, but for what `hub_strategy` asks to resume with.
+    - What is published holds no pickles and no paths of this machine, but for what `hub_strategy` asks to
+      resume with.
 
     Args:
         optimizer_recipe, schedule_recipe: see `recipe.py`.
-        monitor: called with the bare model; returns figures such as {"eval_knn_top1": 0.42}. Every process calls it.
+        processor: saved with the model. (Not Trainer's `processing_class`, which would want a tokenizer of
+            it.)
+        monitor: called with the bare model; returns figures such as {"eval_knn_top1": 0.42}. Every process
+            calls it.
         streaming: `train_dataset` is a stream.
         keep_checkpoints: so many complete checkpoints stay.
         published: further files (by their name in the repository) that are published with the model.
@@ -103,6 +112,11 @@ class VideoSSLTrainer(Trainer):
         ConfigurationError: several GPUs in one process (torch's DataParallel).
     """
 
+    # Trainer assigns these without saying of what type.
+    optimizer: Any
+    lr_scheduler: Any
+    control: Any
+
     def __init__(
         self,
         *,
@@ -110,6 +124,7 @@ class VideoSSLTrainer(Trainer):
         args: TrainingArguments,
         optimizer_recipe: OptimizerRecipe,
         schedule_recipe: ScheduleRecipe,
+        processor: Any = None,
         monitor: Callable[[nn.Module], dict[str, float]] | None = None,
         streaming: bool = False,
         keep_checkpoints: int = 2,
@@ -119,12 +134,13 @@ class VideoSSLTrainer(Trainer):
     ) -> None:
         if args.n_gpu > 1:
             raise ConfigurationError(
-                f"{args.n_gpu} GPUs are visible to one process, and torch's DataParallel cannot compute losses over a "
-                "whole batch: start one process a GPU (`accelerate launch --multi_gpu --num_processes "
+                f"{args.n_gpu} GPUs are visible to one process, and torch's DataParallel cannot compute "
+                "losses over a whole batch: start one process a GPU (`accelerate launch --multi_gpu --num_processes "
                 f"{args.n_gpu} ...`), or choose one (`CUDA_VISIBLE_DEVICES=0`)"
             )
         self.optimizer_recipe = optimizer_recipe
         self.schedule_recipe = schedule_recipe
+        self.processor = processor
         self.monitor = monitor
         self.streaming = streaming
         self.keep_checkpoints = keep_checkpoints
@@ -151,7 +167,8 @@ class VideoSSLTrainer(Trainer):
             "persistent_workers": args.dataloader_num_workers > 0,
             "prefetch_factor": args.dataloader_prefetch_factor if args.dataloader_num_workers else None,
             "pin_memory": args.dataloader_pin_memory and torch.cuda.is_available(),
-            # Of its own, so that starting an epoch draws nothing from the state that the model's dropout uses.
+            # Of its own, so that starting an epoch draws nothing from the state that the model's dropout
+            # uses.
             "generator": torch.Generator().manual_seed(args.seed),
         }
         if self.streaming:
@@ -163,19 +180,21 @@ class VideoSSLTrainer(Trainer):
                 collate_fn=SkippingCollator(self.data_collator),
                 **common,
             )
-        sampler = EpochBatchSampler(
+        self._sampler = EpochBatchSampler(
             len(self.train_dataset),
             args.per_device_train_batch_size,
             args.seed,
             rank=args.process_index,
             world_size=args.world_size,
         )
-        return DataLoader(self.train_dataset, batch_sampler=sampler, collate_fn=self.data_collator, **common)
+        return DataLoader(
+            self.train_dataset, batch_sampler=self._sampler, collate_fn=self.data_collator, **common
+        )
 
     def _run_epoch(self, *, train_dataloader: DataLoader, epoch: int, **kwargs: Any) -> None:
         # Before the loader's workers start: they copy what is set here.
         if not self.streaming:
-            train_dataloader.batch_sampler.set_epoch(epoch)
+            self._sampler.set_epoch(epoch)
             if hasattr(self.train_dataset, "set_epoch"):
                 self.train_dataset.set_epoch(epoch)
         super()._run_epoch(train_dataloader=train_dataloader, epoch=epoch, **kwargs)
@@ -231,7 +250,8 @@ class VideoSSLTrainer(Trainer):
     # ---- figures ----
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Complete a training line with the loss's parts and the throughput, and stop at a loss that is not finite.
+        """Complete a training line with the loss's parts and the throughput, and stop at a loss that is not
+        finite.
 
         Raises:
             NonFiniteLossError: on every process, before a checkpoint is written.
@@ -242,8 +262,8 @@ class VideoSSLTrainer(Trainer):
                 first_bad_step = self.state.global_step
             if first_bad_step is not None:
                 raise NonFiniteLossError(
-                    f"the loss or its gradient is NaN or infinite since step {first_bad_step}. Nothing was saved after "
-                    "it: resume from the last checkpoint with a lower optimizer.lr, a longer warm-up, "
+                    f"the loss or its gradient is NaN or infinite since step {first_bad_step}. Nothing was "
+                    "saved after it: resume from the last checkpoint with a lower optimizer.lr, a longer warm-up, "
                     "training.max_grad_norm, or without training.bf16"
                 )
             logs = {**logs, **{name: value for name, value in parts.items() if name != "loss"}}
@@ -287,8 +307,11 @@ class VideoSSLTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         super()._save(output_dir, state_dict)
-        if self.args.should_save:  # a pickle with paths of this machine, which nothing reads
-            (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
+        if self.args.should_save:
+            folder = Path(output_dir or self.args.output_dir)
+            (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle with paths, which nothing reads
+            if self.processor is not None:
+                self.processor.save_pretrained(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         with _as_checkpoint_error(resume_from_checkpoint):
@@ -352,13 +375,10 @@ class VideoSSLTrainer(Trainer):
             CommitOperationAdd(name, path.read_bytes() if name in growing else str(path))
             for name, path in sorted(files.items())
         ]
-        return HfApi().create_commit(
-            self.hub_model_id,
-            operations,
-            commit_message=message,
-            token=self.args.hub_token,
-            revision=self.args.hub_revision,
-            run_as_future=run_as_future,
+        where = {"token": self.args.hub_token, "revision": self.args.hub_revision}
+        commit: Any = HfApi().create_commit
+        return commit(
+            self.hub_model_id, operations, commit_message=message, run_as_future=run_as_future, **where
         )
 
 
@@ -374,13 +394,15 @@ def _as_checkpoint_error(checkpoint: str | None) -> Iterator[None]:
         raise
     except Exception as error:  # the libraries raise a dozen kinds for files that do not fit
         raise CheckpointError(
-            f"{checkpoint} does not fit this run: {error}. Resume with the recipe that the checkpoint was made with"
+            f"{checkpoint} does not fit this run: {error}. Resume with the recipe that made the checkpoint"
         ) from error
 
 
 @contextlib.contextmanager
 def _undisturbed(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards every module's mode and all random states are as before."""
+    """Evaluation mode without gradients; afterwards every module's mode and all random states are as
+    before.
+    """
     modes = {module: module.training for module in model.modules()}
     states = random.getstate(), np.random.get_state()  # noqa: NPY002 (libraries may draw from it)
     model.eval()

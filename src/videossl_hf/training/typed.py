@@ -1,4 +1,6 @@
-"""Plain mappings to typed dataclasses: every key known, every value of its declared type, every message with its path."""
+"""Plain mappings to typed dataclasses: every key known, every value of its declared type, every message with
+its path.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ class CommandLineText(str):
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which a key may stand only once and 2e-3 is a number (as in YAML 1.2; PyYAML reads 1.1)."""
+    """Safe YAML in which a key may stand only once and 2e-3 is a number (as in YAML 1.2; PyYAML reads
+    1.1).
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -110,8 +114,8 @@ def convert(value: Any, annotation: Any, path: str) -> Any:
 
     Args:
         value: what YAML gave, or `CommandLineText`.
-        annotation: int, float, str, bool, None, Literal, list, tuple, dict, a union of those, or anything else, which
-            passes unchecked.
+        annotation: int, float, str, bool, None, Literal, list, tuple, dict, a union of those, or anything
+            else, which passes unchecked.
         path: the full dotted key, for the message.
 
     Raises:
@@ -127,8 +131,9 @@ def convert(value: Any, annotation: Any, path: str) -> Any:
 def _convert(value: Any, annotation: Any) -> Any:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (Union, types.UnionType):
-        # None first and text last, so that the command line's "null" or "3" is not a text where more is meant;
-        # the value's own type before the others, so that 2.0 stays a float where both kinds of number may stand.
+        # None first and text last, so that the command line's "null" or "3" is not a text where more is
+        # meant; the value's own type before the others, so that 2.0 stays a float where both kinds of number
+        # may stand.
         plain = load_yaml(value) if isinstance(value, CommandLineText) else value
         for choice in sorted(arguments, key=lambda a: (a is str, type(plain) is not a, a is not type(None))):
             try:
@@ -172,7 +177,9 @@ def _convert(value: Any, annotation: Any) -> Any:
 
 
 def resolved_annotations(cls: type) -> dict[str, Any]:
-    """Type hints of a class and its bases; Any where a name in one cannot be resolved (imported for type checkers)."""
+    """Type hints of a class and its bases; Any where a name in one cannot be resolved (imported for type
+    checkers).
+    """
     found = {}
     for base in reversed(cls.__mro__):
         for name, annotation in inspect.get_annotations(base).items():

@@ -1,1 +1,1 @@
-"""A method of ten lines, which lies outside the package: what the training code may know of a method is what it shows."""
+"""A tiny method that lies outside the package: training may know of a method only what this one shows."""

@@ -42,7 +42,7 @@ class ToyModel(ToyPreTrainedModel):
 
 
 class ToyForPreTraining(ToyPreTrainedModel):
-    """Predicts a reversed clip's features from the clip's; counts its updates, as a queue or a momentum would."""
+    """Predicts a reversed clip's features from the clip's; counts its updates, as a queue would."""
 
     def __init__(self, config: ToyConfig) -> None:
         super().__init__(config)

@@ -1,0 +1,103 @@
+"""The online monitor: how well do neighbours among the training clips name the validation clips, as training
+goes on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..data.seeds import seeded_generator
+from ..errors import DataError
+from ..evaluation.clips import PreparedClips
+from ..evaluation.features import extract_features
+from ..evaluation.knn import knn_classify
+from .recipe import EvaluationRecipe
+
+__all__ = ["KNNMonitor", "draw_subset"]
+
+_LARGEST_KEPT = 2**30
+
+
+def draw_subset(dataset: Any, count: int | None, seed: int) -> Any:
+    """`count` samples of a map-style dataset, the same ones whenever seed and data are; all of them for
+    None.
+    """
+    if count is None or count >= len(dataset):
+        return dataset
+    rows = torch.randperm(len(dataset), generator=seeded_generator(seed, len(dataset)))[:count]
+    return dataset.select(sorted(rows.tolist()))
+
+
+class KNNMonitor:
+    """Top-1 of k nearest neighbours: validation clips against a gallery of training clips.
+
+    Clips are decoded once and kept in memory where all of them take less than a gibibyte. Several processes
+    share the work; all of them get the result.
+
+    Args:
+        processor: of the model.
+        gallery, queries: map-style datasets with labels, as `load_videos` returns them.
+        recipe: k, views, batch size.
+        rank, world_size: this process among all.
+
+    Raises:
+        DataError: no labels, or a gallery smaller than k.
+    """
+
+    def __init__(
+        self,
+        processor: Any,
+        gallery: Any,
+        queries: Any,
+        recipe: EvaluationRecipe,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        for name, dataset in (("training", gallery), ("validation", queries)):
+            if "label" not in dataset.column_names:
+                raise DataError(
+                    f"the {name} clips have no labels, which the kNN monitor needs: "
+                    "set evaluation.knn_every to null"
+                )
+        if len(gallery) < recipe.knn_k:
+            raise DataError(
+                f"the kNN monitor's gallery has {len(gallery)} clips, "
+                f"fewer than evaluation.knn_k={recipe.knn_k}"
+            )
+        self.recipe = recipe
+        self.world_size = world_size
+        sample = PreparedClips(processor, queries, views=recipe.views)[0]
+        bytes_of_one = sample.inputs.nbytes if hasattr(sample, "inputs") else _LARGEST_KEPT
+        keep = bytes_of_one * (len(gallery) + len(queries)) <= _LARGEST_KEPT
+        self.shares = {
+            name: PreparedClips(
+                processor,
+                dataset.select(range(rank, len(dataset), world_size)),
+                views=recipe.views,
+                keep=keep,
+            )
+            for name, dataset in (("gallery", gallery), ("queries", queries))
+        }
+        self.processor = processor
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        """`eval_knn_top1`, a share between 0 and 1; the same on every process."""
+        gallery, gallery_labels = self._features(model, "gallery")
+        queries, labels = self._features(model, "queries")
+        predictions = knn_classify(
+            gallery, gallery_labels, queries, k=self.recipe.knn_k, temperature=self.recipe.knn_temperature
+        )
+        return {"eval_knn_top1": (predictions == labels).double().mean().item()}
+
+    def _features(self, model: nn.Module, name: str) -> tuple[Tensor, Tensor]:
+        table = extract_features(
+            model, self.processor, self.shares[name], batch_size=self.recipe.batch_size, on_error="skip"
+        )
+        if self.world_size == 1:
+            return table.features, table.labels
+        tables: list[Any] = [None] * self.world_size
+        torch.distributed.all_gather_object(tables, (table.features, table.labels))
+        return torch.cat([features for features, _ in tables]), torch.cat([labels for _, labels in tables])
