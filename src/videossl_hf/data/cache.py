@@ -1,15 +1,16 @@
 """Decoded frames and sound, kept so that a file is decoded once and not once an epoch.
 
-What is kept: all frames of a video at the storage size (uint8), their times, and its sound track (int16).
-Whoever reads through the cache gets, bit for bit, what reading the file would give.
+What is kept: all frames of a video at the storage size (uint8), their times, and the beginning of its sound
+(int16), enough for every span of one length that starts within the first second. Whoever reads through the
+cache gets, bit for bit, what reading the file would give.
 
 - "memory": inside the process. Every data-loading worker has its own and decodes for itself, so worth it with
   few workers (that live on between epochs: `persistent_workers`); the least recently used entries go first.
 - "disk": one safetensors file an entry in a folder that all processes share and later runs find again.
   Nothing is ever removed: delete the folder when it is no longer needed.
 
-Meant for collections of short clips. Videos of more than 64 MB of decoded frames pass by the cache, and so do
-sound files beside a video and sources that have no identity (URLs, file objects).
+Meant for collections of clips of a few seconds. Videos of more than 64 MB of decoded frames pass by the
+cache, and so do sound files beside a video and sources that have no identity (URLs, file objects).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..errors import ConfigurationError, DecodeError, OutputError
+from .audio_reader import PREROLL
 from .reader import VideoInfo, VideoReader
 
 __all__ = ["CachedVideo", "MediaCache", "fetched"]
@@ -37,7 +39,9 @@ Arrays = dict[str, np.ndarray]
 
 _FORMAT = 1
 _LARGEST_ENTRY = 64 * 2**20
-_TRACK_MARGIN = 2.0
+# Where reading the sound begins later, the reader seeks. Some AAC decoders fill in noise that then differs in
+# the last bit from what decoding from the start gives, so such spans are always read anew.
+_SEEKLESS = 2 * PREROLL
 
 
 class _Store(Protocol):
@@ -173,22 +177,23 @@ class CachedVideo:
     def frames(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """(len(indices), height, width, 3) uint8 RGB."""
         arrays = self._whole()
-        if arrays is None:
-            return self._reader.frames(indices, self._size)
-        return arrays["frames"][np.asarray(indices)]
+        numbers = np.asarray(indices)
+        if arrays is None or not ((numbers >= 0) & (numbers < len(arrays["frames"]))).all():
+            return self._reader.frames(indices, self._size)  # which refuses frames that do not exist
+        return arrays["frames"][numbers]
 
     def audio(self, start: float, seconds: float, sample_rate: int) -> np.ndarray:
         """(round(seconds * sample_rate),) int16, from `start` seconds after the first frame."""
-        arrays = self._track(sample_rate)
+        arrays = None
+        if 0 <= start <= _SEEKLESS:
+            settings = ("audio", seconds, sample_rate)
+            arrays = self._kept(settings, lambda: self._decode_sound(seconds, sample_rate))
         if arrays is None:
             return self._reader.audio(start, seconds, sample_rate)
         # The reader rounds times on the container's clock to samples, and cuts every span out of one track.
         origin = arrays["start_time"].item()
         first = round((origin + start) * sample_rate) - round(origin * sample_rate)
-        last = first + round(seconds * sample_rate)
-        if first < 0 or last > len(arrays["audio"]):
-            return self._reader.audio(start, seconds, sample_rate)
-        return arrays["audio"][first:last].copy()
+        return arrays["audio"][first : first + round(seconds * sample_rate)].copy()
 
     @property
     def _reader(self) -> VideoReader:
@@ -209,10 +214,6 @@ class CachedVideo:
             self._checked = True
             self._arrays = self._kept(("frames", self._short_side), self._decode_frames)
         return self._arrays
-
-    def _track(self, sample_rate: int) -> Arrays | None:
-        """The sound from the first frame on, `_TRACK_MARGIN` seconds longer than the video, or None."""
-        return self._kept(("audio", sample_rate), lambda: self._decode_track(sample_rate))
 
     def _kept(self, settings: tuple[Any, ...], decode: Callable[[], Arrays | None]) -> Arrays | None:
         if self._store is None or self._identity is None:
@@ -239,12 +240,10 @@ class CachedVideo:
             "info": np.frombuffer(json.dumps(asdict(info)).encode(), np.uint8),
         }
 
-    def _decode_track(self, sample_rate: int) -> Arrays | None:
-        seconds = self._reader.info.duration + _TRACK_MARGIN
-        if 2 * seconds * sample_rate > _LARGEST_ENTRY:
-            return None
+    def _decode_sound(self, seconds: float, sample_rate: int) -> Arrays:
+        """Enough for every span of this length that starts within the first `_SEEKLESS` seconds."""
         return {
-            "audio": self._reader.audio(0.0, seconds, sample_rate),
+            "audio": self._reader.audio(0.0, _SEEKLESS + seconds + 2 / sample_rate, sample_rate),
             "start_time": np.array([self._reader.start_time]),
         }
 
