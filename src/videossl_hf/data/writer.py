@@ -101,7 +101,8 @@ class VideoWriter:
         if sample_rate is not None:
             if sample_rate not in self._av.codec.Codec("aac", "w").audio_rates:
                 raise InputError(f"AAC has no sample rate {sample_rate}; take 16000, 24000, 44100 or 48000")
-            self._audio = self._container.add_stream("aac", rate=sample_rate, layout="mono")
+            coder = {"aac_coder": "fast"}  # in half the time of the default, and closer to the original
+            self._audio = self._container.add_stream("aac", rate=sample_rate, layout="mono", options=coder)
             self._audio.bit_rate = AUDIO_BIT_RATE
 
     def add_frames(self, frames: np.ndarray, times: np.ndarray | None = None) -> None:

@@ -77,24 +77,23 @@ def synthesize(motions: Sequence[Motion], voice: Voice, seconds: float, sample_r
         int16 array (round(len(motions) * seconds * sample_rate),).
     """
     height, right, size = _controls(motions, voice, seconds)
+    frequency = voice.fundamental * 2.0**height
+    number = np.arange(1, HARMONICS + 1)[:, None]
+    amplitudes = np.exp(-np.log(number) * (voice.tilt - TILT_RANGE * (size - 0.5)))
+    amplitudes /= np.sqrt(np.square(amplitudes).sum(axis=0) / 2)  # the tilt does not change the level
+    amplitudes *= LOUDNESS * 10 ** ((LEVEL_DB * right + voice.gain) / 20)
+    amplitudes *= number * frequency < sample_rate / 2  # what is above would be heard as another pitch
+
     total = seconds * len(motions)
     control_times = np.linspace(0.0, total, len(height))
     times = np.arange(round(total * sample_rate)) / sample_rate
-
-    frequency = voice.fundamental * 2.0 ** np.interp(times, control_times, height)
-    turns = np.cumsum(frequency) / sample_rate
-    tilt = voice.tilt - TILT_RANGE * (np.interp(times, control_times, size) - 0.5)
-    tone, power = np.zeros(len(times)), np.zeros(len(times))
+    turns = np.cumsum(np.interp(times, control_times, frequency)) / sample_rate
     first = np.exp(2j * np.pi * turns)
     harmonic = np.ones_like(first)
-    for number, phase in enumerate(voice.phases, start=1):
+    tone = np.zeros(len(times))
+    for amplitude, phase in zip(amplitudes, voice.phases, strict=True):
         harmonic *= first  # e^(i number angle), for less than a sine each
-        amplitude = number**-tilt
-        power += amplitude**2 / 2
-        amplitude[number * frequency >= sample_rate / 2] = 0.0  # would be heard as another pitch
-        tone += amplitude * (harmonic * np.exp(2j * np.pi * phase)).imag
-    level = LEVEL_DB * np.interp(times, control_times, right) + voice.gain
-    tone *= LOUDNESS * 10 ** (level / 20) / np.sqrt(power)
+        tone += np.interp(times, control_times, amplitude) * (harmonic * np.exp(2j * np.pi * phase)).imag
 
     generator = torch.Generator().manual_seed(voice.noise_seed)
     noise = torch.randn(len(tone), generator=generator).numpy()
