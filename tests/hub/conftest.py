@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from server import LoopbackHub
-from tiny import TINY
 
-from videossl_hf import STiCAConfig, STiCAForPreTraining, STiCAProcessor
-from videossl_hf.data.writer import write_video
+from models.tiny_stica import make_config, make_processor
+from videossl_hf import STiCAForPreTraining
+
+TESTS = Path(__file__).parents[1]
 
 # Put before a client's script to make a process in which this package does not exist.
 WITHOUT_PACKAGE = """
@@ -59,6 +59,7 @@ def client(hub: LoopbackHub, tmp_path_factory: pytest.TempPathFactory) -> Callab
         folder = tmp_path_factory.mktemp("client")
         environment = os.environ | hub.environment(home or folder / "home", token)
         environment |= {"ANSWER": str(folder / "answer.json"), "OMP_NUM_THREADS": "1", "TMPDIR": str(folder)}
+        environment |= {"PYTHONPATH": str(TESTS)}  # for the tiny models
         code = ("" if package else WITHOUT_PACKAGE) + "answer = {}\n" + textwrap.dedent(script) + REPORT
         process = subprocess.run(
             [sys.executable, "-c", code],
@@ -74,24 +75,13 @@ def client(hub: LoopbackHub, tmp_path_factory: pytest.TempPathFactory) -> Callab
     return run
 
 
-@pytest.fixture(scope="session")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A video of one second with sound."""
-    path = tmp_path_factory.mktemp("media") / "clip.mp4"
-    frames = np.random.default_rng(0).integers(0, 256, (30, 48, 64, 3), dtype=np.uint8)
-    sound = (8000 * np.sin(np.arange(24000) / 10)).astype(np.int16)
-    write_video(path, frames, 30, sound=sound)
-    return path
-
-
 @pytest.fixture
 def run_folder(tmp_path: Path) -> Path:
     """A folder as training leaves it: a tiny model, its processor and code, and things to keep private."""
     torch.manual_seed(0)
     folder = tmp_path / "run"
-    config = STiCAConfig(**TINY)
-    STiCAForPreTraining(config).save_pretrained(folder)
-    STiCAProcessor.from_config(config).save_pretrained(folder)
+    STiCAForPreTraining(make_config()).save_pretrained(folder)
+    make_processor().save_pretrained(folder)
     (folder / "checkpoint-10").mkdir()
     (folder / "checkpoint-10" / "optimizer.pt").write_bytes(b"state")
     (folder / "training_args.bin").write_bytes(b"arguments")

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from server import LoopbackHub
-from tiny import TINY
+
+from models.tiny_stica import make_config
 
 ID = "videossl/stica-k400"
 ROOT = Path(__file__).parents[2]
@@ -27,10 +29,10 @@ from pathlib import Path
 from huggingface_hub import HfApi
 from transformers import AutoModel, AutoModelForPreTraining, AutoModelForVideoClassification, AutoProcessor
 from transformers import pipeline
-from videossl_hf import STiCAConfig, STiCAForPreTraining, STiCAProcessor
+from models.tiny_stica import make_config, make_processor
+from videossl_hf import STiCAForPreTraining
 {FEATURES}
-config = STiCAConfig(**{TINY!r})
-model, processor = STiCAForPreTraining(config).eval(), STiCAProcessor.from_config(config)
+model, processor = STiCAForPreTraining(make_config()).eval(), make_processor()
 model.push_to_hub("{ID}")
 first = processor.push_to_hub("{ID}").oid
 answer["first"], answer["features"] = first, features(model.base_model, processor)
@@ -98,14 +100,19 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pushed(client: Callable[..., Any], clip: Path) -> dict:
-    return client(PUSH, CLIP=str(clip), CARD=str(CARDS / "stica-k400.md"))
+def pushed(client: Callable[..., Any], clip_with_sound: Path) -> dict:
+    return client(PUSH, CLIP=str(clip_with_sound), CARD=str(CARDS / "stica-k400.md"))
 
 
 @pytest.fixture(scope="module")
-def remote(client: Callable[..., Any], pushed: dict, clip: Path, home: Path) -> dict:
+def remote(client: Callable[..., Any], pushed: dict, clip_with_sound: Path, home: Path) -> dict:
     script = f"first = {pushed['first']!r}\n{REMOTE}"
-    return client(script, package=False, home=home, CLIP=str(clip))
+    return client(script, package=False, home=home, CLIP=str(clip_with_sound))
+
+
+def equal(one: list, other: list) -> bool:
+    """Whether features are the same; kernels may round differently from one process to the next."""
+    return np.allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
 def test_a_pushed_repository_holds_weights_settings_and_code(pushed: dict, hub: LoopbackHub) -> None:
@@ -116,19 +123,20 @@ def test_a_pushed_repository_holds_weights_settings_and_code(pushed: dict, hub: 
 
 
 def test_a_model_loads_by_id_once_the_package_is_imported(pushed: dict) -> None:
-    assert pushed["by_id"] == pushed["changed"]
+    assert equal(pushed["by_id"], pushed["changed"])
     assert pushed["pretraining"] == "videossl_hf.models.stica.modeling_stica"
     assert sorted(pushed["labels"]) == ["LABEL_0", "LABEL_1", "LABEL_2"]
 
 
 def test_a_pinned_revision_stays_what_it_was(pushed: dict) -> None:
-    assert pushed["pinned"] == pushed["features"] != pushed["changed"]
+    assert equal(pushed["pinned"], pushed["features"])
+    assert not equal(pushed["pinned"], pushed["changed"])
 
 
 def test_a_process_without_the_package_gets_the_same_features_from_the_repository(
     pushed: dict, remote: dict
 ) -> None:
-    assert remote["features"] == pushed["features"]
+    assert equal(remote["features"], pushed["features"])
     assert remote["pretraining"] == "STiCAForPreTraining"
     assert sorted(remote["labels"]) == sorted(pushed["labels"])
     assert not remote["imported"]
@@ -141,17 +149,17 @@ def test_code_of_a_repository_runs_only_with_the_callers_flag(remote: dict) -> N
 def test_a_model_loaded_from_a_repository_can_be_pushed_again(
     pushed: dict, remote: dict, hub: LoopbackHub
 ) -> None:
-    assert remote["again"] == pushed["features"]
+    assert equal(remote["again"], pushed["features"])
     code = [name for name in hub.repository(ID).files() if name.endswith(".py")]
     assert [name for name in hub.repository("alice/again").files() if name.endswith(".py")] == code
 
 
 def test_a_downloaded_model_loads_offline(
-    client: Callable[..., Any], pushed: dict, remote: dict, clip: Path, home: Path
+    client: Callable[..., Any], pushed: dict, remote: dict, clip_with_sound: Path, home: Path
 ) -> None:
     script = f"first = {pushed['first']!r}\n{OFFLINE}"
-    answer = client(script, package=False, home=home, CLIP=str(clip), HF_HUB_OFFLINE="1")
-    assert answer["features"] == pushed["features"]
+    answer = client(script, package=False, home=home, CLIP=str(clip_with_sound), HF_HUB_OFFLINE="1")
+    assert equal(answer["features"], pushed["features"])
 
 
 def test_a_private_model_is_a_clear_error_without_a_token(pushed: dict) -> None:
@@ -159,7 +167,7 @@ def test_a_private_model_is_a_clear_error_without_a_token(pushed: dict) -> None:
 
 
 def test_the_usage_example_of_the_card_runs(pushed: dict) -> None:
-    assert pushed["example"] == [1, TINY["video_widths"][-1]]
+    assert pushed["example"] == [1, make_config().hidden_size]
 
 
 def test_every_id_that_the_readme_names_has_a_card() -> None:
