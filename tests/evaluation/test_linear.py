@@ -33,11 +33,12 @@ def test_the_fit_agrees_with_scikit_learn(l2):
     torch.testing.assert_close(probe.weight, torch.from_numpy(reference.coef_), rtol=0, atol=1e-5)
 
 
-def test_a_start_from_another_penalty_ends_at_the_same_probe():
-    features, labels = blobs()
-    cold = fit_linear_probe(features, labels, l2=1e-3)
-    warm = fit_linear_probe(features, labels, l2=1e-3, initial=fit_linear_probe(features, labels, l2=1e-1))
-    torch.testing.assert_close(warm.logits(features), cold.logits(features), rtol=0, atol=1e-5)
+def test_features_wider_than_the_number_of_samples_agree_with_scikit_learn():
+    features, labels = blobs(samples=40, width=150)
+    inputs = StandardScaler().fit_transform(features.double().numpy())
+    reference = LogisticRegression(C=1 / (1e-3 * 40), tol=1e-10, max_iter=10_000).fit(inputs, labels.numpy())
+    probe = fit_linear_probe(features, labels, l2=1e-3)
+    torch.testing.assert_close(probe.weight, torch.from_numpy(reference.coef_), rtol=0, atol=1e-6)
 
 
 def test_a_constant_feature_is_harmless():

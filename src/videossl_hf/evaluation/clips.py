@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import DataError, DecodeError, InputError
+from .fingerprint import data_fingerprint
 
 __all__ = ["BadSample", "PreparedClips", "PreparedSample", "Views"]
 
@@ -107,6 +109,11 @@ class PreparedClips(Dataset[PreparedSample | BadSample]):
         self.label_names: list[str] | None = getattr((features or {}).get("label"), "names", None)
         self._kept: dict[int, PreparedSample | BadSample] | None = {} if keep else None
 
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Of the samples; computed once, as it reads a part of every file."""
+        return data_fingerprint(self.dataset)
+
     def __len__(self) -> int:
         return len(self.dataset)
 
@@ -121,7 +128,7 @@ class PreparedClips(Dataset[PreparedSample | BadSample]):
     def _prepare(self, row: int) -> PreparedSample | BadSample:
         # A worker process may return an error, but not raise one that keeps its type.
         sample = self.dataset[row]
-        key = sample_key(sample, row)
+        key = _name(sample, row)
         try:
             inputs = self._inputs(sample)
         except DecodeError as error:
@@ -146,7 +153,7 @@ class PreparedClips(Dataset[PreparedSample | BadSample]):
         return self.processor(audio=[sample["audio"]], return_tensors="pt")["input_features"]
 
 
-def sample_key(sample: Mapping[str, Any], row: int) -> str:
+def _name(sample: Mapping[str, Any], row: int) -> str:
     """The name of a sample: the last two parts of its file's path, or its row."""
     for column in ("video", "audio"):
         cell = sample.get(column)

@@ -17,38 +17,67 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from ..data.parallel import progress_bar
 from ..errors import DataError, InputError
 from .cache import FeatureCache
 from .clips import BadSample, PreparedClips, PreparedSample
-from .fingerprint import data_fingerprint, model_identity, processor_fingerprint
+from .fingerprint import model_fingerprint, model_identity, processor_fingerprint
 from .table import FeatureTable
 
-__all__ = ["embed", "extract_features", "feature_model"]
+__all__ = ["embed", "extract_features", "feature_identity", "feature_model", "unwrapped"]
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """A model without DistributedDataParallel and torch.compile around it."""
+    for wrapper in ("module", "_orig_mod"):
+        model = getattr(model, wrapper, model)
+    return model
 
 
 def feature_model(model: nn.Module) -> nn.Module:
     """The part of a model that gives features: without wrappers, objectives and classifiers."""
-    model = getattr(model, "module", model)  # DistributedDataParallel
-    model = getattr(model, "_orig_mod", model)  # torch.compile
-    return getattr(model, "base_model", model)
+    return getattr(unwrapped(model), "base_model", unwrapped(model))
+
+
+def feature_identity(model: nn.Module, clips: PreparedClips, space: str = "features") -> dict[str, str]:
+    """All that features depend on; equal identities mean equal features."""
+    network = feature_model(model) if space == "features" else unwrapped(model)
+    return {
+        "weights": model_fingerprint(network),
+        "processor": processor_fingerprint(clips.processor),
+        "data": clips.fingerprint,
+        "views": str(clips.views),
+        "modality": clips.modality,
+        "space": space,
+    }
 
 
 @torch.no_grad()
-def embed(model: nn.Module, inputs: Tensor, modality: str = "video") -> Tensor:
+def embed(model: nn.Module, inputs: Tensor, modality: str = "video", space: str = "features") -> Tensor:
     """Features of one batch of clips in one view each: (clips, width) float32 on the CPU.
 
     Args:
-        model: a feature model, in the mode (`eval`) it is meant to run in.
+        model: in the mode (`eval`) it is meant to run in.
         inputs: (clips, frames, channels, height, width), or (clips, 1, mel, time) for sound.
-        modality: "video" reads `pooler_output`, or the mean over the tokens of a model without one; "audio"
-            reads `audio_pooler_output`.
+        modality: "video" or "audio".
+        space: "features" reads `pooler_output` (or the mean over the tokens of a model without one) and
+            `audio_pooler_output`; "shared" calls `get_video_embeddings` and `get_audio_embeddings`, where a
+            pre-training model lets modalities be compared.
 
     Raises:
-        InputError: the model has no features of this modality.
+        InputError: the model has no features of this kind.
     """
     first = next(iter(model.parameters()), None)
     if first is not None:
         inputs = inputs.to(first.device, first.dtype)
+    if space == "shared":
+        method = getattr(model, f"get_{modality}_embeddings", None)
+        if method is None:
+            raise InputError(
+                f"{type(model).__name__} has no get_{modality}_embeddings: only a pre-training model with "
+                "its projection heads has a space that video and sound share"
+            )
+        return method(inputs).float().cpu()
     if modality == "video":
         outputs = model(pixel_values_videos=inputs)
         pooled = getattr(outputs, "pooler_output", None)
@@ -69,12 +98,13 @@ def extract_features(
     *,
     views: str = "1x1",
     modality: str = "video",
+    space: str = "features",
     batch_size: int = 32,
     cache_dir: str | Path | None = None,
     shard_size: int = 1024,
     num_workers: int = 0,
     on_error: str = "raise",
-    progress: bool = False,
+    progress: str | None = None,
 ) -> FeatureTable:
     """Features of every sample, in the dataset's order.
 
@@ -88,13 +118,15 @@ def extract_features(
             and `modality` are its own).
         views: "CLIPSxCROPS", e.g. "10x3": clips spread over the video, square crops along the longer side.
         modality: "video" or "audio".
+        space: "features" of the backbone, or "shared": the space in which a pre-training model compares
+            video and sound.
         batch_size: clips through the network at a time (a sample has CLIPS * CROPS of them).
         cache_dir: folder for shards and manifest. What is there already is read, the rest is computed.
         shard_size: samples a file; an interruption costs at most one.
         num_workers: processes that decode beside the model; 0 decodes in this one.
         on_error: "raise", or "skip": leave out samples that cannot be decoded and list them in
             `table.info["skipped"]`.
-        progress: show a progress bar.
+        progress: text of a progress bar; None shows none.
 
     Raises:
         DecodeError: a sample cannot be decoded, and on_error is "raise".
@@ -102,6 +134,8 @@ def extract_features(
     """
     if on_error not in ("raise", "skip"):
         raise InputError(f'on_error must be "raise" or "skip", got {on_error!r}')
+    if space not in ("features", "shared"):
+        raise InputError(f'space must be "features" or "shared", got {space!r}')
     if batch_size < 1 or shard_size < 1:
         raise InputError(f"batch_size and shard_size must be at least 1, got {batch_size} and {shard_size}")
     clips = dataset
@@ -109,28 +143,21 @@ def extract_features(
         clips = PreparedClips(processor, dataset, views=views, modality=modality)
     if len(clips) == 0:
         raise DataError("the dataset is empty: there is nothing to extract features from")
-    backbone = feature_model(model)
+    network = feature_model(model) if space == "features" else unwrapped(model)
     if cache_dir is None:
-        extractor = _Extractor(backbone, clips, batch_size, num_workers, on_error)
-        with _evaluating(backbone), _progress_bar(len(clips), progress) as advance:
+        extractor = _Extractor(network, clips, space, batch_size, num_workers, on_error)
+        with _evaluating(network), _progress_bar(len(clips), progress) as advance:
             table, seconds = extractor.run(range(len(clips)), advance)
         if len(table) == 0:
             raise DataError(f"none of the {len(clips)} samples could be decoded: {table.info['skipped'][0]}")
         table.info["seconds"] = seconds
         return table
 
-    identity = model_identity(backbone)
     cache = FeatureCache(
         cache_dir,
         {
-            "identity": {
-                "weights": identity["weights"],
-                "processor": processor_fingerprint(clips.processor),
-                "data": data_fingerprint(clips.dataset),
-                "views": str(clips.views),
-                "modality": clips.modality,
-            },
-            "model": identity,
+            "identity": feature_identity(network, clips, space),
+            "model": model_identity(network),
             "label_names": clips.label_names,
             "num_samples": len(clips),
             "batch_size": batch_size,
@@ -138,10 +165,10 @@ def extract_features(
         },
     )
     # The batches of the manifest, not of this call: equal batches give equal features, bit for bit.
-    extractor = _Extractor(backbone, clips, cache.manifest["batch_size"], num_workers, on_error)
+    extractor = _Extractor(network, clips, space, cache.manifest["batch_size"], num_workers, on_error)
     missing = cache.missing()
     total = {"data": 0.0, "model": 0.0}
-    with _evaluating(backbone), _progress_bar(sum(len(cache.rows(n)) for n in missing), progress) as advance:
+    with _evaluating(network), _progress_bar(sum(len(cache.rows(n)) for n in missing), progress) as advance:
         for shard in missing:
             table, seconds = extractor.run(cache.rows(shard), advance)
             cache.write(shard, table)
@@ -155,10 +182,17 @@ class _Extractor:
     """Runs prepared samples through a model in eval mode, a range of them at a time."""
 
     def __init__(
-        self, model: nn.Module, clips: PreparedClips, batch_size: int, num_workers: int, on_error: str
+        self,
+        model: nn.Module,
+        clips: PreparedClips,
+        space: str,
+        batch_size: int,
+        num_workers: int,
+        on_error: str,
     ) -> None:
         self.model = model
         self.clips = clips
+        self.space = space
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.on_error = on_error
@@ -215,7 +249,8 @@ class _Extractor:
         if not samples:
             return []
         views = torch.cat([sample.inputs for sample in samples])
-        embedded = [embed(self.model, part, self.clips.modality) for part in views.split(self.batch_size)]
+        parts = views.split(self.batch_size)
+        embedded = [embed(self.model, part, self.clips.modality, self.space) for part in parts]
         return [part.mean(dim=0) for part in torch.cat(embedded).split([len(s.inputs) for s in samples])]
 
 
@@ -232,14 +267,8 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _progress_bar(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
-    """A progress bar over samples; yields what advances it."""
-    if not shown or total == 0:
-        yield lambda count: None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, transient=True) as progress:
-        task = progress.add_task("Extracting features", total=total)
+def _progress_bar(total: int, text: str | None) -> Iterator[Callable[[int], None]]:
+    """A bar over samples; yields what moves it."""
+    with progress_bar(text is not None and total > 0) as progress:
+        task = progress.add_task(text or "", total=total)
         yield lambda count: progress.advance(task, count)

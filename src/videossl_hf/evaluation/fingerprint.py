@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["data_fingerprint", "model_fingerprint", "model_identity", "processor_fingerprint"]
+__all__ = ["data_fingerprint", "model_fingerprint", "model_identity", "processor_fingerprint", "short_hash"]
 
 # What a configuration or processor records of its origin, which does not change what it computes.
 _ORIGIN = frozenset(
@@ -54,6 +54,11 @@ def _settings(value: Any) -> Any:
 
 def _canonical(value: Any) -> bytes:
     return json.dumps(_settings(value), sort_keys=True, default=str).encode()
+
+
+def short_hash(value: Any) -> str:
+    """Of anything JSON can say; 16 hexadecimal digits."""
+    return _digest(_canonical(value))
 
 
 def model_fingerprint(model: torch.nn.Module) -> str:

@@ -87,8 +87,9 @@ class Result:
     @property
     def identity(self) -> str:
         """Equal for two results of which the newer replaces the older."""
-        parts = [self.model["weights"], self.data["fingerprint"], self.data["split"], self.protocol]
-        return json.dumps([*parts, self.views, self.seed], sort_keys=True)
+        data = {key: value for key, value in self.data.items() if key not in ("id", "revision")}
+        parts = [self.model["weights"], data, self.protocol, self.views, self.seed]
+        return json.dumps(parts, sort_keys=True)
 
 
 def installed_versions() -> dict[str, str]:

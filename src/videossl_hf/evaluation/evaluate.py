@@ -1,0 +1,181 @@
+"""`videossl evaluate MODEL --data D --protocol knn linear retrieval`: figures with intervals, into
+results.json."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ..errors import DataError
+from .clips import PreparedClips
+from .features import feature_identity
+from .fingerprint import model_identity, short_hash
+from .inputs import FeatureSource, add_input_arguments
+from .linear import DEFAULT_L2_GRID
+from .protocols import Outcome, cross_modal_protocol, knn_protocol, linear_protocol, retrieval_protocol
+from .results import Result, write_results
+from .table import FeatureTable
+
+__all__ = ["add_arguments", "print_results", "run"]
+
+PROTOCOLS = ("knn", "linear", "retrieval", "cross-modal")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `videossl evaluate`."""
+    add_input_arguments(parser)
+    parser.add_argument(
+        "--protocol", nargs="+", choices=PROTOCOLS, default=["knn"],
+        help="knn and linear: train against test; retrieval: test queries train, right is the same class; "
+        "cross-modal: clips of test find their own sound and the reverse (knn)",
+    )  # fmt: skip
+    parser.add_argument("--train-split", default="train", help="neighbours, probe and gallery (train)")
+    parser.add_argument(
+        "--validation-split", help="where the probe's penalty is chosen (default: on a fifth of train)"
+    )
+    parser.add_argument("--test-split", default="test", help="what is scored (test)")
+    parser.add_argument("--k", type=int, default=10, help="knn: neighbours that vote (10)")
+    parser.add_argument("--temperature", type=float, help="knn: votes weigh exp(similarity / temperature)")
+    parser.add_argument(
+        "--l2", type=float, nargs="+", default=list(DEFAULT_L2_GRID), help="linear: penalties to try"
+    )
+    parser.add_argument(
+        "--ranks", type=int, nargs="+", default=[1, 5, 20], help="retrieval: k of R@k (1 5 20)"
+    )
+    parser.add_argument("--cache", type=Path, help="folder for features, to come back to them")
+    parser.add_argument(
+        "--output", type=Path, default=Path("results.json"), help="results file (results.json)"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Extract what the protocols need, score it, add it to the results file and print it."""
+    evaluation = _Evaluation(args)
+    results = [result for protocol in args.protocol for result in evaluation.results(protocol)]
+    write_results(args.output, results)
+    print_results(results, args.model)
+    Console().print(f"written to {args.output}", highlight=False)
+
+
+def print_results(results: Sequence[Result], title: str) -> None:
+    """A table of figures with their intervals."""
+    table = Table(title=title, title_justify="left")
+    for heading in ("protocol", "figure", "value", "95 % interval", "samples"):
+        table.add_column(heading, justify="left" if heading in ("protocol", "figure") else "right")
+    for result in results:
+        settings = ", ".join(f"{key} {value}" for key, value in result.protocol.items() if key in ("k", "l2"))
+        name = " ".join([result.protocol["name"], result.protocol.get("direction", "")]).strip()
+        for figure_name, figure in result.figures.items():
+            unit = " %" if figure.unit == "percent" else ""
+            interval = f"{figure.low:.1f} to {figure.high:.1f}"
+            shown = f"{name} ({settings})" if settings else name
+            table.add_row(shown, figure_name, f"{figure.value:.1f}{unit}", interval, str(figure.samples))
+    Console().print(table)
+
+
+@dataclass(frozen=True)
+class _Extracted:
+    """A split's features, what they were made from, and the seconds that took."""
+
+    split: str
+    clips: PreparedClips
+    table: FeatureTable
+    seconds: float
+
+    def described(self) -> dict[str, Any]:
+        return {"split": self.split, "fingerprint": self.clips.fingerprint, "samples": len(self.table)}
+
+
+class _Evaluation:
+    """The protocols of one call, over features that each are extracted once."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.source = FeatureSource(args)
+        self._extracted: dict[tuple[str, str, str], _Extracted] = {}
+
+    def results(self, protocol: str) -> list[Result]:
+        """One result, or one a direction."""
+        if protocol == "cross-modal":
+            return self._cross_modal()
+        train, test = self._features(self.args.train_split), self._features(self.args.test_split)
+        fitted = {"train": train}
+        started = time.perf_counter()
+        if protocol == "knn":
+            outcome = knn_protocol(
+                train.table, test.table, k=self.args.k, temperature=self.args.temperature, seed=self.args.seed
+            )
+        elif protocol == "linear":
+            if self.args.validation_split:
+                fitted["validation"] = self._features(self.args.validation_split)
+                started = time.perf_counter()
+            validation = fitted["validation"].table if "validation" in fitted else None
+            outcome = linear_protocol(
+                train.table, test.table, validation, l2_grid=self.args.l2, seed=self.args.seed
+            )
+        else:
+            outcome = retrieval_protocol(train.table, test.table, ks=self.args.ranks, seed=self.args.seed)
+        return [self._result(outcome, test, fitted, time.perf_counter() - started)]
+
+    def _cross_modal(self) -> list[Result]:
+        video, sound = (
+            self._features(self.args.test_split, modality, "shared") for modality in ("video", "audio")
+        )
+        if video.table.keys != sound.table.keys:
+            raise DataError(
+                "cross-modal retrieval needs the sound of every clip, and some clips were left out on one "
+                "side: see which with --on-error raise"
+            )
+        results = []
+        for direction, queries, gallery in (
+            ("video to sound", video, sound),
+            ("sound to video", sound, video),
+        ):
+            started = time.perf_counter()
+            outcome = cross_modal_protocol(
+                queries.table.features, gallery.table.features, ks=self.args.ranks, seed=self.args.seed
+            )
+            outcome.protocol["direction"] = direction
+            results.append(
+                self._result(outcome, queries, {"gallery": gallery}, time.perf_counter() - started)
+            )
+        return results
+
+    def _features(self, split: str, modality: str | None = None, space: str = "features") -> _Extracted:
+        modality = modality or self.args.modality
+        if (split, modality, space) not in self._extracted:
+            started = time.perf_counter()
+            clips = self.source.clips(split, modality)
+            folder = None
+            if self.args.cache is not None:
+                identity = feature_identity(self.source.network(space), clips, space)
+                folder = self.args.cache / f"{split}-{modality}-{space}-{short_hash(identity)}"
+            table = self.source.table(clips, space, cache_dir=folder, progress=f"{split} {modality} features")
+            seconds = time.perf_counter() - started
+            self._extracted[split, modality, space] = _Extracted(split, clips, table, seconds)
+        return self._extracted[split, modality, space]
+
+    def _result(
+        self, outcome: Outcome, test: _Extracted, others: dict[str, _Extracted], seconds: float
+    ) -> Result:
+        model: dict[str, Any] = {**model_identity(self.source.model), "id": self.args.model}
+        if self.args.random_weights:
+            model["random_weights"] = True
+        return Result(
+            model=model,
+            data={"id": self.args.data, "revision": self.args.data_revision}
+            | test.described()
+            | {role: part.described() for role, part in others.items()},
+            protocol=outcome.protocol | {"modality": test.clips.modality},
+            views=self.args.views,
+            seed=self.args.seed,
+            figures=outcome.figures,
+            wall_time=seconds + test.seconds + sum(part.seconds for part in others.values()),
+        )

@@ -1,0 +1,110 @@
+"""Models and processors for an evaluation: by folder or Hub id, with trained or with random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoModelForPreTraining, AutoProcessor
+from transformers.utils import logging
+
+from ..errors import InputError
+from .baselines import BASELINES, make_baseline
+
+__all__ = ["default_device", "load_model", "load_processor", "quiet_libraries"]
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """No progress bars and no notes of transformers and datasets inside; their warnings come back after."""
+    from datasets.utils import logging as datasets_logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    data_bars = datasets_logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    datasets_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+        if data_bars:
+            datasets_logging.enable_progress_bar()
+
+
+def default_device() -> torch.device:
+    """The accelerator where there is one, else the CPU."""
+    return torch.accelerator.current_accelerator() or torch.device("cpu")
+
+
+def load_model(
+    name: str,
+    *,
+    revision: str | None = None,
+    random_weights: bool = False,
+    seed: int = 0,
+    for_pretraining: bool = False,
+    trust_remote_code: bool = False,
+) -> nn.Module:
+    """A model in eval mode on the CPU.
+
+    Args:
+        name: folder, Hub id, or the name of a baseline ("frame-difference", "raw-pixels").
+        revision: of a Hub id.
+        random_weights: take the configuration alone and initialise it anew.
+        seed: of that initialisation.
+        for_pretraining: with its projection heads, for what lies in the space that modalities share.
+        trust_remote_code: run the code that lies beside the weights, for methods this package does not have.
+
+    Raises:
+        InputError: there is no model of that name.
+    """
+    if name in BASELINES:
+        if for_pretraining or random_weights:
+            raise InputError(f"the baseline {name} has neither weights nor projection heads")
+        return make_baseline(name)
+    auto_class = AutoModelForPreTraining if for_pretraining else AutoModel
+    settings = {"revision": revision, "trust_remote_code": trust_remote_code}
+    try:
+        if not random_weights:
+            with quiet_libraries():  # projection heads and classifiers that features do without are no news
+                return auto_class.from_pretrained(name, **settings).eval()
+        config = AutoConfig.from_pretrained(name, **settings)
+    except (OSError, ValueError) as error:
+        raise _not_a_model(name, "model", error) from error
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return auto_class.from_config(config, trust_remote_code=trust_remote_code).eval()
+
+
+def load_processor(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+    """The processor saved with a model.
+
+    Raises:
+        InputError: there is none.
+    """
+    try:
+        return AutoProcessor.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise _not_a_model(name, "processor", error) from error
+
+
+def _not_a_model(name: str, what: str, error: Exception) -> InputError:
+    if isinstance(error, InputError):
+        return error
+    path = Path(name)
+    if path.is_dir():
+        files = "config.json" if what == "model" else "processor_config.json"
+        found = "is there but does not load" if (path / files).is_file() else "is missing"
+        reason = f"the folder {name} holds no {what} that can be loaded ({files} {found})"
+    elif path.exists():
+        reason = f"{name} is a file; name the folder that holds config.json and model.safetensors"
+    else:
+        reason = f"{name} is neither a folder nor a model on the Hub that can be reached"
+    return InputError(f"{reason}; a baseline is named {' or '.join(BASELINES)}. transformers says: {error}")
