@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DependencyError, InputError, OutputError
+from ..errors import InputError, OutputError
+from .video_source import load_pyav
 
 __all__ = ["VideoWriter", "encode_video", "write_video"]
 
@@ -72,7 +73,7 @@ class VideoWriter:
         self._next_time = 0.0
         self._last_tick = -1
         self._samples = 0
-        self._av = av = _import_av()
+        self._av = av = load_pyav()
         try:
             self._container = av.open(target if self._part is None else str(self._part), "w", format="mp4")
         except OSError as error:
@@ -224,11 +225,3 @@ def encode_video(frames: np.ndarray, fps: float, **options: Any) -> bytes:
     buffer = io.BytesIO()
     write_video(buffer, frames, fps, **options)
     return buffer.getvalue()
-
-
-def _import_av() -> Any:
-    try:
-        import av
-    except ImportError as error:
-        raise DependencyError("writing videos needs PyAV: pip install av") from error
-    return av
