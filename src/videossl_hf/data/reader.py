@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from types import TracebackType
 from typing import Any
 
@@ -224,46 +225,54 @@ class VideoReader:
 
     def _try_run(self, run: _Run, key: int, deliver: Callable[[int, Any], None]) -> bool:
         """Whether all frames of a run arrived, undamaged, when decoding began at a keyframe."""
-        index, media = self._index, self._media
-        stream = media.stream("video")
-        context = stream.codec_context
+        index = self._index
+        context = self._media.stream("video").codec_context
         missing = {int(index.pts[index.positions[number]]): number for number in run.frames}
         shown = set(missing)
-        first = int(index.keys[key])
-        # Matroska seeks by presentation time, the others by decoding time.
-        by_pts = "matroska" in media.container.format.name
-        position = None
-        try:
-            media.seek(stream, int((index.pts if by_pts else index.dts)[first]))
-            for packet in media.packets(stream):
-                if position is None:
-                    position = _find(index.pts, packet.pts)
-                    if position is None or position > first:
-                        return False
-                    expected = index.pts[position : run.last + 1].tolist()
-                    expected.reverse()
-                if packet.pts != expected.pop():
-                    return False
-                if index.skipping:
-                    context.skip_frame = "DEFAULT" if packet.pts in shown else "NONREF"
-                for frame in context.decode(packet):
-                    if frame.is_corrupt:
-                        return False
-                    if frame.pts in missing:
-                        deliver(missing.pop(frame.pts), frame)
-                if not missing:
-                    return True
-                if not expected:
-                    break
-            # All that is wanted is in the decoder: draining it costs less than feeding it further frames.
-            for frame in context.decode(None):
+
+        def take(frames: list[Any]) -> None:
+            for frame in frames:
                 if frame.is_corrupt:
-                    return False
+                    raise _InexactError
                 if frame.pts in missing:
                     deliver(missing.pop(frame.pts), frame)
+
+        try:
+            for packet in self._packets_between(int(index.keys[key]), run.last):
+                if index.skipping:
+                    context.skip_frame = "DEFAULT" if packet.pts in shown else "NONREF"
+                take(context.decode(packet))
+                if not missing:
+                    return True
+            # All that is wanted is in the decoder: draining it costs less than feeding it further frames.
+            take(context.decode(None))
         except Exception:  # whatever it was: decoding from the start of the file will tell
             return False
         return not missing
+
+    def _packets_between(self, first: int, last: int) -> Iterator[Any]:
+        """Seek to a keyframe and yield packets up to a position; all are compared with the index."""
+        index, media = self._index, self._media
+        stream = media.stream("video")
+        # Containers differ in which of the two times they seek by.
+        for target in (index.pts[first], index.dts[first]):
+            media.seek(stream, int(target))
+            packets = media.packets(stream)
+            packet = next(packets)
+            position = _find(index.pts, packet.pts)
+            if position is not None and position <= first:
+                break
+        else:
+            raise _InexactError
+        expected = index.pts[position : last + 1].tolist()
+        for following, pts in zip(chain([packet], packets), expected, strict=False):
+            if following.pts != pts:
+                raise _InexactError
+            yield following
+
+
+class _InexactError(Exception):
+    """Decoding from a keyframe did not give what the index says."""
 
 
 @dataclass(frozen=True)
