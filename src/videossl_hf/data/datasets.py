@@ -170,6 +170,9 @@ def _undecoded(dataset: Any, source: str) -> Any:
         columns = dataset.column_names
     if "video" not in columns:
         raise DataError(f"{source} has no column 'video': it has {', '.join(columns) or 'none'}")
+    if isinstance(dataset, hf.IterableDataset):
+        # A stream from the Hub comes with threads that decode: a cast would come after them.
+        dataset = dataset.decode(False)
     dataset = dataset.cast_column("video", hf.Video(decode=False))
     if "audio" in columns:
         dataset = dataset.cast_column("audio", hf.Audio(decode=False))
