@@ -1,4 +1,4 @@
-"""`videossl convert`: official files become folders that load; what a file holds beside weights never runs."""
+"""`videossl convert`: official files become folders that load; nothing else in a file ever runs."""
 
 from __future__ import annotations
 
