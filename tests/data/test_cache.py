@@ -185,3 +185,10 @@ def test_addresses_of_other_file_systems_are_fetched() -> None:
         fetched({"bytes": None, "path": "memory://clips/gone.mp4"})
     for cell in ({"bytes": b"1", "path": "hf://x"}, {"bytes": None, "path": "https://a/b.mp4"}, "a.mp4"):
         assert fetched(cell) is cell
+
+
+def test_only_addresses_of_a_commit_have_an_identity() -> None:
+    commit = f"hf://datasets/alice/clips@{'0123456789' * 4}/train/a.mp4"
+    assert cache_module._identity({"bytes": None, "path": commit}) == commit
+    for changing in ("hf://datasets/alice/clips/train/a.mp4", "https://host/a.mp4", "no/such/file.mp4"):
+        assert cache_module._identity(changing) is None

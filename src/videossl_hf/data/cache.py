@@ -19,6 +19,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -138,7 +139,7 @@ class MediaCache:
         """A video to read frames and sound from.
 
         Args:
-            cell: any source of `VideoReader`, or a cell whose path only datasets can open ("hf://...").
+            cell: any source of `VideoReader`, or a cell whose path only datasets can open ("zip://a.mp4::hf://...").
             short_side: frames come scaled down to this short side in pixels; smaller ones and None stay.
         """
         with contextlib.ExitStack() as stack:
@@ -251,7 +252,7 @@ class CachedVideo:
 def fetched(cell: Any) -> Any:
     """The cell, or its bytes where its path is an address that only datasets' file systems can open."""
     path = cell.get("path") if isinstance(cell, Mapping) and cell.get("bytes") is None else None
-    if path is None or "://" not in str(path) or str(path).startswith(("http://", "https://")):
+    if path is None or "://" not in str(path) or str(path).startswith(("http://", "https://", "hf://")):
         return cell
     import fsspec
 
@@ -268,6 +269,8 @@ def _identity(source: Any) -> str | None:
         source = source.get("path") if source.get("bytes") is None else source["bytes"]
     if isinstance(source, bytes):
         return hashlib.blake2b(source, digest_size=20).hexdigest()
+    if isinstance(source, str) and re.match(r"hf://[^:]+@[0-9a-f]{40}/[^:]+$", source):
+        return source  # a commit never changes
     if isinstance(source, (str, Path)) and "://" not in str(source):
         path = Path(source).absolute()
         with contextlib.suppress(OSError):

@@ -1,7 +1,7 @@
 """Opens a video or sound file wherever it lies, and turns every failure into one readable error.
 
-A source is a path, an http(s) URL, bytes, a binary file object or a `{"bytes", "path"}` cell of a Hugging
-Face `Video(decode=False)` / `Audio(decode=False)` column.
+A source is a path, an http(s) URL, a Hub address (hf://), bytes, a binary file object or a
+`{"bytes", "path"}` cell of a Hugging Face `Video(decode=False)` / `Audio(decode=False)` column.
 
 FFmpeg would also follow playlists and concatenation scripts, render text files as pictures and open any
 protocol that a file names. A data set must not be able to do that, so only containers and protocols of a list
@@ -86,6 +86,12 @@ class MediaSource:
             self.name = _shorten(urlsplit(source)._replace(query="", fragment="").geturl())
             self._options["protocol_whitelist"] = "http,https,tcp,tls,httpproxy"
             self._timeout = (URL_TIMEOUT, URL_TIMEOUT)
+        elif isinstance(source, str) and source.startswith("hf://"):
+            from huggingface_hub import HfFileSystem
+
+            self.name = _shorten(source)
+            with decode_errors(self.name):  # a file that is read in ranges
+                self._target = HfFileSystem().open(source, "rb")
         elif isinstance(source, (str, Path)):
             self.path = Path(source)
             self.name = _shorten(str(source))
