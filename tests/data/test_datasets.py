@@ -88,6 +88,11 @@ def test_a_missing_split_is_an_error_that_lists_the_others(class_folders: Path) 
         load_videos(str(class_folders), "test")
 
 
+def test_a_split_may_have_any_name(tmp_path: Path) -> None:
+    touch(tmp_path / "train_small/walk/a.mp4")
+    assert len(load_videos(str(tmp_path), "train_small")) == 1
+
+
 def test_loose_videos_have_no_label(tmp_path: Path) -> None:
     touch(tmp_path / "train/b.mp4", tmp_path / "train/a.mp4", tmp_path / "train/README.md")
     data = load_videos(str(tmp_path), "train")

@@ -199,7 +199,8 @@ class SampleLoader:
             for sample, error in bad
         ]
         for entry in entries:
-            logger.warning("bad sample %s (%s)", entry["key"], entry["reason"])
+            level = logging.WARNING if self.ledger is None else logging.INFO
+            logger.log(level, "bad sample %s (%s)", entry["key"], entry["reason"])
         if self.ledger is not None:
             self.ledger.append(entries)
 

@@ -61,7 +61,7 @@ def read_video_folder(root: Path, split: str) -> VideoTable:
         DataError: no such split, no videos, files that a metadata file names and that do not exist, or labels
             in some rows only.
     """
-    splits = {folder.name: folder for folder in _folders(root) if folder.name in SPLIT_NAMES}
+    splits = {folder.name: folder for folder in _folders(root) if folder.name in {*SPLIT_NAMES, split}}
     if not splits:
         if split != "train":
             raise DataError(
