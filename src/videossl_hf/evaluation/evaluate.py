@@ -6,22 +6,19 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from ..errors import DataError
-from .clips import PreparedClips
 from .features import feature_identity
-from .fingerprint import model_identity, short_hash
+from .fingerprint import short_hash
 from .inputs import FeatureSource, add_input_arguments
 from .linear import DEFAULT_L2_GRID
 from .protocols import Outcome, cross_modal_protocol, knn_protocol, linear_protocol, retrieval_protocol
 from .results import Result, write_results
-from .table import FeatureTable
+from .splits import ExtractedSplit, make_result
 
 __all__ = ["add_arguments", "print_results", "run"]
 
@@ -80,26 +77,13 @@ def print_results(results: Sequence[Result], title: str) -> None:
     Console().print(table)
 
 
-@dataclass(frozen=True)
-class _Extracted:
-    """A split's features, what they were made from, and the seconds that took."""
-
-    split: str
-    clips: PreparedClips
-    table: FeatureTable
-    seconds: float
-
-    def described(self) -> dict[str, Any]:
-        return {"split": self.split, "fingerprint": self.clips.fingerprint, "samples": len(self.table)}
-
-
 class _Evaluation:
     """The protocols of one call, over features that each are extracted once."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
         self.source = FeatureSource(args)
-        self._extracted: dict[tuple[str, str, str], _Extracted] = {}
+        self._extracted: dict[tuple[str, str, str], ExtractedSplit] = {}
 
     def results(self, protocol: str) -> list[Result]:
         """One result, or one a direction."""
@@ -148,34 +132,32 @@ class _Evaluation:
             )
         return results
 
-    def _features(self, split: str, modality: str | None = None, space: str = "features") -> _Extracted:
+    def _features(self, split: str, modality: str | None = None, space: str = "features") -> ExtractedSplit:
         modality = modality or self.args.modality
         if (split, modality, space) not in self._extracted:
-            started = time.perf_counter()
             clips = self.source.clips(split, modality)
             folder = None
             if self.args.cache is not None:
                 identity = feature_identity(self.source.network(space), clips, space)
                 folder = self.args.cache / f"{split}-{modality}-{space}-{short_hash(identity)}"
-            table = self.source.table(clips, space, cache_dir=folder, progress=f"{split} {modality} features")
-            seconds = time.perf_counter() - started
-            self._extracted[split, modality, space] = _Extracted(split, clips, table, seconds)
+            self._extracted[split, modality, space] = self.source.extract(
+                split, clips, space, cache_dir=folder, progress=f"{split} {modality} features"
+            )
         return self._extracted[split, modality, space]
 
     def _result(
-        self, outcome: Outcome, test: _Extracted, others: dict[str, _Extracted], seconds: float
+        self, outcome: Outcome, test: ExtractedSplit, others: dict[str, ExtractedSplit], seconds: float
     ) -> Result:
-        model: dict[str, Any] = {**model_identity(self.source.model), "id": self.args.model}
-        if self.args.random_weights:
-            model["random_weights"] = True
-        return Result(
-            model=model,
-            data={"id": self.args.data, "revision": self.args.data_revision}
-            | test.described()
-            | {role: part.described() for role, part in others.items()},
-            protocol=outcome.protocol | {"modality": test.clips.modality},
-            views=self.args.views,
+        notes = {"random_weights": True} if self.args.random_weights else {}
+        return make_result(
+            outcome,
+            self.source.model,
+            self.args.data,
+            test,
+            others,
             seed=self.args.seed,
-            figures=outcome.figures,
-            wall_time=seconds + test.seconds + sum(part.seconds for part in others.values()),
+            seconds=seconds,
+            data_revision=self.args.data_revision,
+            id=self.args.model,
+            **notes,
         )

@@ -29,10 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Extract, or go on extracting, and say where the features lie."""
     source = FeatureSource(args)
-    clips = source.clips(args.split)
-    table = source.table(
-        clips, args.space, cache_dir=args.output, shard_size=args.shard_size, progress="Extracting features"
-    )
+    table = source.extract(
+        args.split,
+        source.clips(args.split),
+        args.space,
+        cache_dir=args.output,
+        shard_size=args.shard_size,
+        progress="Extracting features",
+    ).table
     rows, width = table.features.shape
     seconds = table.info["seconds"]
     console = Console()

@@ -13,9 +13,8 @@ from ..data.datasets import load_videos
 from ..errors import InputError
 from .baselines import BASELINES
 from .clips import PreparedClips
-from .features import extract_features
 from .loading import default_device, load_model, load_processor, quiet_libraries
-from .table import FeatureTable
+from .splits import ExtractedSplit, extract_split
 
 __all__ = ["FeatureSource", "add_input_arguments"]
 
@@ -90,19 +89,18 @@ class FeatureSource:
             self._pretraining = self._load(for_pretraining=True)
         return self._pretraining
 
-    def table(
-        self, clips: PreparedClips, space: str = "features", *, progress: str, **settings: Any
-    ) -> FeatureTable:
+    def extract(
+        self, split: str, clips: PreparedClips, space: str = "features", **settings: Any
+    ) -> ExtractedSplit:
         """Features of a split; settings are those of `extract_features`."""
-        return extract_features(
+        return extract_split(
+            split,
             self.network(space),
-            self.processor,
             clips,
             space=space,
             batch_size=self.args.batch_size,
             num_workers=self.args.num_workers,
             on_error=self.args.on_error,
-            progress=progress,
             **settings,
         )
 
