@@ -15,8 +15,7 @@ from typing import Any
 __all__ = ["METHODS", "class_prefix", "find_class", "has_class"]
 
 METHODS: dict[str, str] = {"stica": "STiCA"}
-"""Folder under `models/` -> prefix of the method's class names (the folder's name in the paper's
-spelling)."""
+"""Folder under `models/` -> prefix of its class names (the same name in the paper's spelling)."""
 
 _FILE_OF_SUFFIX = {
     "Config": "configuration",

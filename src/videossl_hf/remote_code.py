@@ -1,5 +1,4 @@
-"""Saved folders that carry their own code: what `trust_remote_code=True` needs, written beside every JSON
-file.
+"""Saved folders that carry their own code, as `trust_remote_code=True` needs it.
 
 The source of this package lies in folders (`models/stica/`, `nn/`, `data/`), the code that transformers
 loads from a saved folder or a Hub repository must lie flat beside the weights. `bundle` walks the relative
@@ -39,8 +38,7 @@ AUTO_CLASSES = {
 _ENTRY_FILES = ("configuration", "modeling", "processing")
 _ENTRY_MODULE = re.compile(rf"({'|'.join(_ENTRY_FILES)})_(\w+)$")
 _FROM_LINE = re.compile(r"^(\s*)from\s+\.[\w.]*\s+import\b")
-# transformers finds what to copy by this expression over the text, wherever it matches
-# (dynamic_module_utils.py).
+# How transformers finds what to copy, wherever in the text it matches (dynamic_module_utils.py).
 _SEEN_BY_TRANSFORMERS = re.compile(r"^\s*from\s+\.(\S+)\s+import", flags=re.MULTILINE)
 
 _TRAVEL_TOGETHER = "\n".join(
@@ -90,8 +88,7 @@ def bundle(cls: type) -> Bundle | None:
 
 
 def auto_map(cls: type) -> dict[str, str]:
-    """The method's complete `auto_map`, or {} for a class that is none of those named in it (nor derives
-    from one)."""
+    """The method's complete `auto_map`; {} for a class that neither is named in it nor derives from one."""
     method = _method_of(cls)
     if method is None:
         return {}
@@ -101,8 +98,7 @@ def auto_map(cls: type) -> dict[str, str]:
 
 
 def write_code(cls: type, folder: str | os.PathLike[str]) -> list[Path]:
-    """Write the flattened code of a class's method into a folder, replacing older copies; returns the
-    paths."""
+    """Write the flattened code of a class's method into a folder, over older copies; returns the paths."""
     found = bundle(cls) if auto_map(cls) else None
     paths = []
     for name, source in found.files.items() if found else ():
@@ -113,8 +109,7 @@ def write_code(cls: type, folder: str | os.PathLike[str]) -> list[Path]:
 
 
 class SavesItsCode:
-    """Mixin for configurations and processors: their JSON always comes with the `auto_map` and the code it
-    names.
+    """Mixin for configurations and processors: their JSON comes with an `auto_map` and the code it names.
 
     `to_json_file` is the step that every way of saving passes through (`save_pretrained`, `push_to_hub`, a
     model's or the Trainer's save), in the main process only and before anything is uploaded.
@@ -135,14 +130,12 @@ class SavesItsCode:
 
     @classmethod
     def register_for_auto_class(cls, auto_class: Any = None) -> None:
-        """Nothing to do: every saved folder already names all classes of the method and holds their
-        code."""
+        """Nothing to do: every saved folder names all classes of the method and holds their code."""
 
 
 @dataclass(frozen=True)
 class _Method:
-    """Where a method's code lies: its entry files by kind, the top package they belong to, and their
-    auto_map."""
+    """Where a method's code lies: entry files by kind, the package they belong to, and their auto_map."""
 
     entries: tuple[tuple[str, Path], ...]
     package: str
@@ -164,8 +157,7 @@ def _method_of(cls: type) -> _Method | None:
 
 @functools.cache
 def _method_in(folder: Path, name: str, package: str) -> _Method | None:
-    """The method whose `configuration_<name>.py` lies in `folder` and defines `<Prefix>Config`; None
-    without one."""
+    """The method whose `configuration_<name>.py` lies in `folder` and defines `<Prefix>Config`, if any."""
     paths = ((kind, folder / f"{kind}_{name}.py") for kind in _ENTRY_FILES)
     entries = {kind: path for kind, path in paths if path.is_file()}
     classes = {kind: _class_names(path) for kind, path in entries.items()}

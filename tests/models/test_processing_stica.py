@@ -12,6 +12,7 @@ from common.processor_checks import ProcessorChecks
 from models import tiny_stica
 from videossl_hf import STiCAConfig, STiCAFeatureExtractor, STiCAProcessor, STiCAVideoProcessor
 from videossl_hf.data.reader import VideoReader
+from videossl_hf.data.writer import VideoWriter
 from videossl_hf.errors import ConfigurationError, InputError, NoAudioError
 
 
@@ -179,3 +180,16 @@ def test_no_rate_counts_the_videos_own_frames_and_is_kept(tmp_path: Path) -> Non
 def test_uniform_clips_together_cover_the_video_evenly() -> None:
     processor = STiCAVideoProcessor(sampling="uniform", num_frames=4, num_clips=2)
     assert np.sort(processor.clip_indices(80).ravel()).tolist() == [5, 15, 25, 35, 45, 55, 65, 75]
+
+
+def test_frames_that_are_not_evenly_spaced_are_taken_by_time(tmp_path: Path) -> None:
+    # Ten frames in the first half second, then ten in five seconds.
+    times = np.concatenate([np.arange(10) * 0.05, 0.5 + np.arange(10) * 0.5])
+    frames = moving_frames(20)
+    with VideoWriter(tmp_path / "vfr.mp4", height=48, width=64, fps=20) as writer:
+        writer.add_frames(frames, times)
+    settings = {"num_frames": 5, "size": 48, "crop_size": {"height": 48, "width": 64}}
+    sampled = STiCAVideoProcessor(fps=1.0, **settings).sample(tmp_path / "vfr.mp4")
+    assert np.diff(times[sampled.metadata.frames_indices]).tolist() == pytest.approx([1.0] * 4, abs=0.5)
+    counted = STiCAVideoProcessor(fps=None, **settings).sample(tmp_path / "vfr.mp4")
+    assert np.diff(counted.metadata.frames_indices).tolist() == [1] * 4

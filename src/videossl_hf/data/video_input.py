@@ -35,8 +35,7 @@ def _is_frame(value: Any) -> bool:
 
 
 def decoded_frames(source: Any, layout: Any) -> Tensor | None:
-    """Frames (frames, height, width, 3), uint8 or float32 in [0, 1], of a decoded source; None for a
-    file."""
+    """Frames (frames, height, width, 3), uint8 or float32 in [0, 1], of a decoded source; None of a file."""
     if isinstance(source, (str, bytes, bytearray, memoryview, os.PathLike, Mapping)) or hasattr(
         source, "read"
     ):

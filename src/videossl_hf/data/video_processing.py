@@ -68,23 +68,20 @@ class VideoSSLVideoProcessor(SavesItsCode, BaseVideoProcessor):
     Settings (class attributes, keyword arguments of the constructor and of each call; kept in the JSON):
         num_frames: frames of a clip.
         sampling: "dense" takes frames at a fixed distance, the clip in the middle of the video; "uniform"
-            the middle
-            frames of `num_frames` equal parts of the video.
-        fps: dense: frames a second that `frame_stride` counts in; None counts the video's own frames. A
-            decoded array
-            is taken to be at this rate already, unless `video_metadata` gives its own.
+            takes the middle frames of `num_frames` equal parts of the video.
+        fps: dense: frames a second that `frame_stride` counts in, by time where frames are not evenly spaced;
+            None counts the video's own frames. A decoded array is taken to be at this rate already, unless
+            `video_metadata` gives its own.
         frame_stride: dense: distance of two frames of the clip.
         num_clips: clips of a video, starts evenly spread (dense) or parts shifted against each other
             (uniform).
-        num_crops: 1 (the centre) or 3 (along the longer side). Views are counted clip by clip, crops
-            within.
+        num_crops: 1 (the centre) or 3 (along the longer side). Views are counted clip by clip, crops within.
         size: `{"shortest_edge": n}` or `{"height": h, "width": w}`; an integer is the shorter edge.
         crop_size: `{"height": h, "width": w}`; an integer is both.
-        resample: 0 nearest, 2 bilinear, 3 bicubic; antialiased.
+        resample: 0 nearest, 2 bilinear, 3 bicubic; the last two antialiased.
         image_mean, image_std: per channel, after scaling by `rescale_factor`; float input is not rescaled.
         resize_while_decoding: let the decoder scale frames, several times faster on large videos; differs
-            from
-            torch's resize by a few grey levels at edges. Arrays are always resized by torch.
+            from torch's resize by a few grey levels at edges. Arrays are always resized by torch.
         do_sample_frames, do_resize, do_center_crop, do_rescale, do_normalize: False leaves a step out.
     """
 
@@ -121,12 +118,10 @@ class VideoSSLVideoProcessor(SavesItsCode, BaseVideoProcessor):
         """Turn videos into model inputs; see the class for what is accepted and for the settings.
 
         Args:
-            videos: one video or a list of them; also `SampledVideo` objects, whose clips are taken as they
-                are.
-            kwargs: settings for this call, and `return_tensors` ("pt" or "np"), `device`,
-                `return_metadata`,
-                `input_data_format` ("channels_first" or "channels_last", needed where a shape fits both)
-                and `video_metadata` (one a video, with the `fps` of decoded arrays).
+            videos: one video or a list of them; the clips of a `SampledVideo` are taken as they are.
+            kwargs: settings for this call, and `return_tensors` ("pt" or "np"), `device`, `return_metadata`,
+                `input_data_format` ("channels_first" or "channels_last", needed where a shape fits both) and
+                `video_metadata` (one a video, with the `fps` of decoded arrays).
 
         Raises:
             InputError: a shape, type or value that does not fit, or an unknown setting.
@@ -261,6 +256,8 @@ class VideoSSLVideoProcessor(SavesItsCode, BaseVideoProcessor):
         """Clips of an open file, scaled by the decoder where the settings allow it."""
         info = reader.info
         indices = _clip_indices(len(reader), info.fps, settings)
+        if settings["do_sample_frames"] and settings["fps"] is not None:
+            indices = _shown_instead(indices, reader.frame_times, info.fps)
         size = None
         if settings["do_resize"] and settings["resize_while_decoding"]:
             size = _resized(info.height, info.width, settings["size"])
@@ -307,6 +304,14 @@ def _clip_indices(num_frames: int, fps: float | None, settings: Mapping[str, Any
     elif fps is None:
         stride = 1.0
     return evenly_spaced_clips(num_frames, length, stride, num_clips=num_clips)
+
+
+def _shown_instead(indices: np.ndarray, frame_times: np.ndarray, fps: float) -> np.ndarray:
+    """Of a video whose frames are not evenly spaced: those on show when these would be at its mean rate."""
+    regular = np.arange(len(frame_times)) / fps
+    if np.abs(frame_times - regular).max() < 0.5 / fps:  # containers round times
+        return indices
+    return np.searchsorted(frame_times, regular[indices] + 1e-6, side="right") - 1
 
 
 def _metadata_fps(metadata: Any) -> float | None:

@@ -1,5 +1,4 @@
-"""Base of every model: loading that never leaves a weight of the backbone at random, and settings all
-models share."""
+"""Base of every model: loading never leaves a weight of the backbone at random."""
 
 from __future__ import annotations
 
@@ -19,9 +18,8 @@ class VideoSSLPreTrainedModel(PreTrainedModel):
 
     A method derives one class from it that sets `config_class` and `base_model_prefix` (the attribute under
     which its head models hold the backbone) and, where needed, `_init_weights`. Saving writes the method's
-    code beside the
-    weights: the configuration does that (`nn/base_config.py`), and every save of a model saves its
-        configuration.
+    code beside the weights: the configuration does that (`nn/base_config.py`), and it is saved with every
+    model.
 
     Loading is stricter than transformers, which re-initialises what it cannot load and logs a table. Here
     `from_pretrained` raises `CheckpointError` when weights of the backbone are missing, when a head is
@@ -41,8 +39,7 @@ class VideoSSLPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def register_for_auto_class(cls, auto_class: Any = "AutoModel") -> None:
-        """Nothing to do: every saved folder already names all classes of the method and holds their
-        code."""
+        """Nothing to do: every saved folder names all classes of the method and holds their code."""
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -54,8 +51,7 @@ class VideoSSLPreTrainedModel(PreTrainedModel):
         wants_info = kwargs.pop("output_loading_info", False)
         kwargs.setdefault("use_safetensors", True)
         ignores_shapes = kwargs.get("ignore_mismatched_sizes", False)
-        # Shapes that differ are collected rather than raised one by one by transformers; they are judged
-        # below.
+        # Shapes that differ are collected here rather than raised by transformers, and judged below.
         kwargs["ignore_mismatched_sizes"] = True
         try:
             model, info = super().from_pretrained(

@@ -1,5 +1,4 @@
-"""Base of every method's configuration: strictly typed, errors that are ValueErrors, code saved beside the
-JSON."""
+"""Base of every method's configuration: strictly typed, its errors ValueErrors, its code saved beside it."""
 
 from __future__ import annotations
 

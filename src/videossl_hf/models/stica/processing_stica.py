@@ -18,7 +18,7 @@ from ...data.processor_base import VideoSSLProcessor
 from ...data.reader import read_audio
 from ...data.spectrogram import LogMelSpectrogram
 from ...data.video_input import decoded_frames, list_of_videos
-from ...data.video_processing import VideoSSLVideoProcessor
+from ...data.video_processing import SampledVideo, VideoSSLVideoProcessor
 from ...errors import ConfigurationError, InputError
 from ...remote_code import SavesItsCode
 from .configuration_stica import STiCAConfig
@@ -27,8 +27,7 @@ __all__ = ["STiCAFeatureExtractor", "STiCAProcessor", "STiCAVideoProcessor"]
 
 
 class STiCAVideoProcessor(VideoSSLVideoProcessor):
-    """Two seconds from the middle of the video: 60 frames at 30 a second, short side 128, centre 112 x
-    112."""
+    """Two seconds of the middle: 60 frames at 30 a second, short side 128, centre 112 x 112."""
 
     num_frames = 60
     fps = 30.0
@@ -45,16 +44,13 @@ class STiCAFeatureExtractor(SavesItsCode, SequenceFeatureExtractor):
         num_mel_bins: filters, `feature_size` of transformers.
         sampling_rate: samples a second that waveforms have and files are read at.
         audio_seconds: length of the sound; longer ones are cut, shorter spectrograms are padded with zeros.
-            window_length, hop_length, n_fft, f_min, f_max, preemphasis, window_function, waveform_scale,
-            log_offset: see
-            `LogMelSpectrogram`; `f_max` None is half the sampling rate.
+        window_length, hop_length, n_fft, f_min, f_max, preemphasis, window_function, waveform_scale,
+            log_offset: see `LogMelSpectrogram`; `f_max` None is half the sampling rate.
         time_pooling: so many neighbouring time steps are averaged; an incomplete last group is dropped.
-        subtract_clip_mean: subtract the mean over each whole spectrogram (padding excluded). feature_mean,
-            feature_std: standardisation after that; GDT uses 1.93 and 17.89, STiCA none (0 and 1).
+        subtract_clip_mean: subtract the mean over each whole spectrogram (padding excluded).
+        feature_mean, feature_std: standardisation after that; GDT uses 1.93 and 17.89, STiCA none (0 and 1).
         unit_scale: floating-point waveforms lie in [-1, 1] and are multiplied by 32768. Off, they must be
-            in the
-            scale of 16-bit integers, and such that lie within [-1, 1] are refused rather than taken for
-            silence.
+            in the scale of 16-bit integers, and such that lie within [-1, 1] are refused.
     """
 
     model_input_names = ["input_features"]  # noqa: RUF012
@@ -255,9 +251,8 @@ class STiCAProcessor(VideoSSLProcessor):
         Args:
             videos: one video or a list; see `VideoSSLVideoProcessor`.
             audio: one sound or a list; see `STiCAFeatureExtractor`. True (or "track") takes the videos' own
-                sound from
-                the start of each clip on; the videos must be files then. With several clips of a video
-                `input_features` is (videos, clips, 1, mel, time).
+                sound from the start of each clip on; the videos must be files then. With several clips of a
+                video `input_features` is (videos, clips, 1, mel, time).
             sampling_rate: of waveforms in `audio`.
             return_tensors: "pt" or "np".
             kwargs: settings of the video processor for this call.
@@ -268,26 +263,28 @@ class STiCAProcessor(VideoSSLProcessor):
         """
         if videos is None and audio is None:
             raise InputError("give videos, audio, or both")
-        features: dict[str, Any] = {}
+        sounds = None
         if audio is True or (isinstance(audio, str) and audio == "track"):
-            videos, audio = self._with_track(videos, kwargs)
-            sampling_rate = None
+            videos = self._read_with_sound(videos, kwargs)
+            waveforms = torch.stack([video.waveforms for video in videos])
+            sounds = self.feature_extractor(waveforms.flatten(0, 1))["input_features"]
+            if waveforms.shape[1] > 1:
+                sounds = sounds.unflatten(0, waveforms.shape[:2])
+        elif audio is not None:
+            sounds = self.feature_extractor(audio, sampling_rate=sampling_rate)["input_features"]
+        features: dict[str, Any] = {}
         if videos is not None:
             features.update(self.video_processor(videos, return_tensors=return_tensors, **kwargs))
-        if isinstance(audio, list) and audio and isinstance(audio[0], Tensor) and audio[0].ndim == 2:
-            clips = [self.feature_extractor(sound, return_tensors="pt")["input_features"] for sound in audio]
-            stacked = BatchFeature({"input_features": torch.stack(clips)}, tensor_type=return_tensors or "pt")
-            features.update(stacked)
-        elif audio is not None:
-            features.update(
-                self.feature_extractor(audio, sampling_rate=sampling_rate, return_tensors=return_tensors)
-            )
+        if sounds is not None:
+            features.update(BatchFeature({"input_features": sounds}, tensor_type=return_tensors or "pt"))
         return BatchFeature(features)
 
-    def _with_track(self, videos: Any, settings: Mapping[str, Any]) -> tuple[list[Any], list[Tensor]]:
-        """Decode each file once, for its clips and the sound that goes with them."""
+    def _read_with_sound(self, videos: Any, settings: Mapping[str, Any]) -> list[SampledVideo]:
+        """Read each file once, for its clips and the sound that goes with them."""
+        if videos is None:
+            raise InputError("audio=True takes the sound of videos, and no videos were given")
         sampled = []
-        for video in list_of_videos(videos) if videos is not None else ():
+        for video in list_of_videos(videos):
             if decoded_frames(video, settings.get("input_data_format")) is not None:
                 raise InputError("decoded frames have no sound track: pass the file, or the sound as audio=")
             sampled.append(
@@ -298,10 +295,7 @@ class STiCAProcessor(VideoSSLProcessor):
                     **settings,
                 )
             )
-        if not sampled:
-            raise InputError("audio=True takes the sound of videos, and no videos were given")
-        tracks = [video.waveforms for video in sampled]
-        return sampled, [track[0] for track in tracks] if len(tracks[0]) == 1 else tracks
+        return sampled
 
 
 def _list_of_sounds(audio: Any) -> list[Any]:
