@@ -101,6 +101,15 @@ def test_expected_errors_are_one_line_on_stderr(error, command, capsys: pytest.C
     assert shown.out == ""
 
 
+def test_a_hub_that_does_not_answer_is_one_line(tmp_path: Path) -> None:
+    environment = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    videossl = Path(sys.executable).with_name("videossl")
+    process = subprocess.run([videossl, "info", "me/model"], env=environment, capture_output=True, text=True)
+    assert process.returncode == 1
+    assert process.stderr.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in process.stderr
+
+
 def test_debug_shows_the_traceback(command, capsys: pytest.CaptureFixture[str]) -> None:
     command(raise_(ConfigurationError("a is wrong")))
     assert cli.main(["--debug", "try"]) == 1

@@ -136,7 +136,9 @@ def overview_parser() -> argparse.ArgumentParser:
 def is_expected(error: Exception) -> bool:
     """Whether an error's message tells the user what to do: ours, and those of files and of the network."""
     errors = importlib.import_module("videossl_hf.errors")
-    return isinstance(error, (errors.VideoSSLError, OSError))
+    libraries = {base.__module__.split(".")[0] for base in type(error).__mro__}
+    from_network = libraries & {"httpx", "httpx2"}  # what huggingface_hub lets through where nobody answers
+    return isinstance(error, (errors.VideoSSLError, OSError)) or bool(from_network)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def describe_folder(folder: Path) -> list[tuple[str, str]]:
     description = describe_config(config)
     facts = method_facts(description.method)
     rows = [
-        ("method", f"{facts.name}: {facts.title}, arXiv:{facts.arxiv}"),
+        ("method", f"{facts.name}: {facts.title}, arXiv:{facts.arxiv}" if facts.title else facts.name),
         ("class", f"{description.architecture}, {description.parameters:,} parameters"),
         *(("takes", text) for text in description.inputs),
         ("gives", f"features of {description.feature_size} numbers a clip"),

@@ -14,7 +14,7 @@ from videossl_hf.errors import ConfigurationError, DataError, InputError
 from videossl_hf.evaluation.fingerprint import model_identity
 from videossl_hf.evaluation.results import Figure, Result, write_results
 from videossl_hf.hub.card import check_figures, render_card, render_planned_card
-from videossl_hf.hub.facts import method_facts
+from videossl_hf.hub.facts import MethodFacts, method_facts
 from videossl_hf.hub.origin import Origin, hub_license, write_origin
 from videossl_hf.registry import METHODS
 
@@ -163,6 +163,12 @@ def test_the_command_writes_where_it_is_told(
 ) -> None:
     assert cli.main(["card", str(run_folder), "--model-id", "me/shapes"]) == 0
     assert (run_folder / "README.md").read_text() == render_card(run_folder, "me/shapes")
+    (run_folder / "README.md").write_text("edited by hand")
+    assert cli.main(["card", str(run_folder)]) == 1
+    assert "--force" in capsys.readouterr().err
+    assert (run_folder / "README.md").read_text() == "edited by hand"
+    assert cli.main(["card", str(run_folder), "--force"]) == 0
+    assert (run_folder / "README.md").read_text() != "edited by hand"
     planned = tmp_path / "cards" / "planned.md"
     assert cli.main(["card", "--planned", PLANNED[0], "--output", str(planned)]) == 0
     assert planned.read_text() == render_planned_card(PLANNED[0])
@@ -187,3 +193,13 @@ def test_other_models_are_refused(run_folder: Path) -> None:
     (run_folder / "config.json").write_text('{"model_type": "videomae"}')
     with pytest.raises(InputError, match="videomae"):
         render_card(run_folder, "a/b")
+
+
+def test_a_method_without_facts_has_a_card_without_a_paper(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = MethodFacts(name="STiCA")
+    monkeypatch.setattr("videossl_hf.hub.card.method_facts", lambda method: bare)
+    card = render_card(run_folder, "me/shapes")
+    assert "## Citation" not in card
+    assert "arxiv" not in card.lower()

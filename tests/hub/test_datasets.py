@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,7 +34,7 @@ def rows():
     for number, path in enumerate(clips):
         yield {"video": {"bytes": path.read_bytes(), "path": path.name}, "label": number % 2}
 
-features = datasets.Features(video=datasets.Video(decode=False), label=datasets.ClassLabel(names=names))
+features = datasets.Features(video=datasets.Video(), label=datasets.ClassLabel(names=names))
 made = datasets.Dataset.from_generator(rows, features=features)
 first = made.push_to_hub("alice/parquet", split="train", num_shards=2).oid
 for path in clips:

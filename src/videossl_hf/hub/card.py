@@ -71,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--license", help="licence of the weights, such as cc-by-nc-4.0")
     parser.add_argument("--planned", metavar="NAME", help="card of a checkpoint that is not trained yet")
     parser.add_argument("--output", type=Path, help="write to this file instead")
+    parser.add_argument("--force", action="store_true", help="replace a README.md that is there already")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -82,6 +83,8 @@ def run(args: argparse.Namespace) -> None:
     else:
         text = render_card(args.folder, args.model_id or args.folder.resolve().name, args.license)
         path = args.output or args.folder / "README.md"
+        if path.exists() and not args.force:
+            raise OutputError(f"{path} is there already: --force replaces it, --output writes elsewhere")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

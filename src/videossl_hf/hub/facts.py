@@ -1,10 +1,12 @@
 """What is known of a method beside its code: paper, limits, official files, planned checkpoints.
 
-They lie beside the method, in `models/<method>/facts_<method>.yaml`.
+They lie beside the method, in `models/<method>/facts_<method>.yaml`; without that file a method has a card
+without them.
 """
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 import yaml
 
 from ..errors import InputError
-from ..registry import METHODS
+from ..registry import METHODS, find_class
 
 __all__ = ["MethodFacts", "method_facts", "official_source", "planned_checkpoint"]
 
@@ -24,7 +26,7 @@ class MethodFacts:
 
     Attributes:
         name: the method's name as its authors write it.
-        title, arxiv, year, citation: of the paper; the citation is BibTeX.
+        title, arxiv, year, citation: of the paper, if there is one; the citation is BibTeX.
         summary: the idea in a few sentences.
         modalities, tags: for the card's metadata.
         limits: sentences.
@@ -33,12 +35,12 @@ class MethodFacts:
     """
 
     name: str
-    title: str
-    arxiv: str
-    year: int
-    summary: str
-    citation: str
-    modalities: list[str]
+    title: str = ""
+    arxiv: str = ""
+    year: int | None = None
+    summary: str = ""
+    citation: str = ""
+    modalities: list[str] = field(default_factory=lambda: ["video"])
     tags: list[str] = field(default_factory=list)
     limits: list[str] = field(default_factory=list)
     official: dict[str, Any] = field(default_factory=dict)
@@ -48,7 +50,10 @@ class MethodFacts:
 @cache
 def method_facts(method: str) -> MethodFacts:
     """The facts of a method of the registry."""
-    path = Path(__file__).parents[1] / "models" / method / f"facts_{method}.yaml"
+    folder = Path(inspect.getfile(find_class(method, "Config"))).parent
+    path = folder / f"facts_{method}.yaml"
+    if not path.exists():
+        return MethodFacts(name=METHODS[method])
     return MethodFacts(**yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
