@@ -130,9 +130,17 @@ class MediaSource:
         with decode_errors(self.name):
             if not isinstance(target, str):
                 target.seek(0)
-            return av.open(
-                target, options=options, metadata_errors="ignore", timeout=self._timeout, buffer_size=1 << 16
-            )
+            try:
+                return av.open(
+                    target,
+                    options=options,
+                    metadata_errors="ignore",
+                    timeout=self._timeout,
+                    buffer_size=1 << 16,
+                )
+            except (av.error.InvalidDataError, av.error.ArgumentError) as error:
+                reason = "it is no video or sound file of a known kind, or its header is damaged"
+                raise DecodeError(self.name, reason) from error
 
 
 class Media:
