@@ -7,7 +7,7 @@ from typing import Any
 
 import datasets as hf
 import pytest
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from videossl_hf.data.datasets import SeededDataset, SeededStream, load_videos, sample_key
 from videossl_hf.data.video_folder import class_names
@@ -280,3 +280,24 @@ def test_ranks_share_a_stream_without_overlap(parquet_folder: Path, shuffle_buff
     ]
     assert sorted(row[0] for part in parts for row in part) == [f"train{i}".encode() for i in range(6)]
     assert sorted(row[1] for part in parts for row in part) == list(range(6))
+
+
+class Endless(IterableDataset):
+    """What a training loop puts around a stream: here without turns, so that every worker reads all of it."""
+
+    def __init__(self, samples: SeededStream) -> None:
+        self.samples = samples
+
+    def __iter__(self) -> Any:
+        return iter(self.samples)
+
+
+def test_every_worker_reads_the_whole_stream_in_the_same_order(parquet_folder: Path) -> None:
+    samples = stream(parquet_folder, shuffle_buffer=4)
+    loader = DataLoader(Endless(samples), batch_size=6, num_workers=2, collate_fn=seeds_and_bytes)
+    expected = seeds_and_bytes(list(samples))
+    assert list(loader) == [expected, expected]
+
+
+def seeds_and_bytes(rows: list[dict[str, Any]]) -> list[tuple[int, bytes]]:
+    return [(row["sample_seed"], row["video"]["bytes"]) for row in rows]

@@ -270,36 +270,41 @@ class SeededStream:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
+        self.dataset = dataset
         self.seed = seed
+        self.shuffle_buffer = shuffle_buffer
         self.rank = rank
         self.world_size = world_size
-        self._epoch = 0
-        if shuffle_buffer:
-            dataset = dataset.shuffle(seed=mix_seeds(seed) % 2**32, buffer_size=shuffle_buffer)
-        if world_size > 1:
-            from datasets.distributed import split_dataset_by_node
-
-            dataset = split_dataset_by_node(dataset, rank=rank, world_size=world_size)
-        self.dataset = dataset
-
-    @property
-    def epoch(self) -> int:
-        """The current epoch."""
-        return self._epoch
+        self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch, and with it the order and the seeds of all samples."""
-        self._epoch = epoch
-        self.dataset.set_epoch(epoch)
+        self.epoch = epoch
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
+        epoch, position = self.epoch, 0
         # `iter` reads the same in a worker process as elsewhere; `__iter__` would deal out shards to workers.
-        position = 0
-        for batch in self.dataset.iter(batch_size=_READ_AHEAD):
+        for batch in self._ordered(epoch).iter(batch_size=_READ_AHEAD):
             for values in zip(*batch.values(), strict=True):
                 index = position * self.world_size + self.rank
-                yield _tagged(dict(zip(batch, values, strict=True)), self.seed, self.epoch, index)
+                yield _tagged(dict(zip(batch, values, strict=True)), self.seed, epoch, index)
                 position += 1
+
+    def _ordered(self, epoch: int) -> hf.IterableDataset:
+        """This rank's share in the order of an epoch.
+
+        Shuffled anew, since `set_epoch` of datasets reaches all worker processes through shared memory,
+        also those that are still in another epoch.
+        """
+        dataset = self.dataset
+        if self.shuffle_buffer:
+            seed = mix_seeds(self.seed, epoch) % 2**32
+            dataset = dataset.shuffle(seed=seed, buffer_size=self.shuffle_buffer)
+        if self.world_size > 1:
+            from datasets.distributed import split_dataset_by_node
+
+            dataset = split_dataset_by_node(dataset, rank=self.rank, world_size=self.world_size)
+        return dataset
 
 
 def _tagged(sample: dict[str, Any], seed: int, epoch: int, index: int) -> dict[str, Any]:
