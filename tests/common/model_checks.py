@@ -320,7 +320,10 @@ class ModelChecks:
     def _gradients(self, model: Any) -> dict[str, Tensor]:
         torch.manual_seed(7)
         model.zero_grad()
-        self.loss(model(**self.training_inputs(4))).backward()
+        inputs = self.training_inputs(4)
+        if model.dtype == torch.float64:
+            inputs = as_double(inputs)
+        self.loss(model(**inputs)).backward()
         return {
             name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad
         }
@@ -350,8 +353,11 @@ class ModelChecks:
         """Parameters whose gradient is zero by construction, with the reason beside them."""
         return set()
 
-    def test_gradient_checkpointing_changes_neither_gradients_nor_buffers(self, model: Any) -> None:
-        plain, checkpointed = copy.deepcopy(model).train(), copy.deepcopy(model).train()
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_gradient_checkpointing_changes_neither_gradients_nor_buffers(
+        self, model: Any, dtype: torch.dtype
+    ) -> None:
+        plain, checkpointed = (copy.deepcopy(model).to(dtype).train() for _ in range(2))
         checkpointed.gradient_checkpointing_enable()
         assert checkpointed.is_gradient_checkpointing
         expected, found = self._gradients(plain), self._gradients(checkpointed)
