@@ -6,8 +6,8 @@ Each reader takes a clip of 16 frames, every fourth one, at a size, from generat
 files (30 fps, crf 23, moving texture) with a keyframe every 250 or every 30 frames: random starts, the
 readers one after another for every start, CPU time of the process with one thread, the best of the repeats,
 the median over the starts. "exact" counts the right clips: for ours those that are bit for bit what
-decoding everything gives, for the others, which scale in their own ways, those whose every frame is nearest to
-its own.
+decoding everything gives, for the others, which scale in their own ways, those whose every frame is nearest
+to its own.
 
 The rivals are no dependencies: one that is not installed is reported as such. torchcodec 0.13 (with Debian's
 FFmpeg) and decord 0.6.0 are what can be had beside a CPU-only torch 2.13.

@@ -265,9 +265,9 @@ class VideoReader:
                     deliver(missing.pop(frame.pts), frame)
 
         try:
-            for packet in self._packets_between(int(index.keys[key]), run.last):
-                if index.skipping:
-                    context.skip_frame = "DEFAULT" if packet.pts in shown else "NONREF"
+            for position, packet in self._packets_between(int(index.keys[key]), run.last):
+                if index.unreferenced[position] and packet.pts not in shown:
+                    continue
                 take(context.decode(packet))
                 if not missing:
                     return True
@@ -277,8 +277,8 @@ class VideoReader:
             return False
         return not missing
 
-    def _packets_between(self, first: int, last: int) -> Iterator[Any]:
-        """Seek to a keyframe and yield packets up to a position; all are compared with the index."""
+    def _packets_between(self, first: int, last: int) -> Iterator[tuple[int, Any]]:
+        """Seek to a keyframe and yield (position, packet) up to a position, comparing all with the index."""
         index, media = self._index, self._media
         stream = media.stream("video")
         # Containers differ in which of the two times they seek by.
@@ -292,10 +292,12 @@ class VideoReader:
         else:
             raise _InexactError
         expected = index.pts[position : last + 1].tolist()
-        for following, pts in zip(chain([packet], packets), expected, strict=False):
+        for place, (following, pts) in enumerate(
+            zip(chain([packet], packets), expected, strict=False), start=position
+        ):
             if following.pts != pts:
                 raise _InexactError
-            yield following
+            yield place, following
 
 
 class _InexactError(Exception):

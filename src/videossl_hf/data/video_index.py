@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DecodeError, NoVideoError, VideoSSLError
+from .unreferenced import unreferenced_test
 from .video_source import Media, decode_errors, load_pyav
 
 __all__ = ["VideoIndex", "VideoInfo", "strict_frames", "undamaged_frames", "video_index"]
@@ -40,10 +41,6 @@ CACHE_SIZE = 10_000
 TIMED_CONTAINERS = ("mov", "matroska")
 # Codecs of which one packet is one shown frame (where pictures are not interlaced).
 ONE_TO_ONE_CODECS = ("h264", "hevc", "mpeg4", "mpeg2video", "vp9", "av1")
-# Codecs whose frames that nothing refers to may be left out without changing any other frame. AV1 loses
-# frames; VP8 and VP9 carry entropy statistics from frame to frame; in HEVC a higher temporal layer may refer
-# to them.
-SKIPPING_CODECS = ("h264", "mpeg4", "mpeg2video")
 
 
 @dataclass(frozen=True)
@@ -85,10 +82,10 @@ class VideoIndex:
         turn: how stored pixels become upright ones: (swap rows and columns, then flip rows, flip columns).
         seekable: whether the fields below may be used; otherwise frames are counted from the start of the
         file.
-        skipping: whether `skip_frame="NONREF"` leaves the other frames exact.
         pts: int64 (packets,), presentation time of every packet in the order of the file.
         dts: int64 (packets,), decoding times in the same order.
         keys: int64, positions of the keyframes among the packets.
+        unreferenced: bool (packets,), whether other frames are the same without this packet.
         positions: int64 (num_frames,), position among the packets of every frame in order of presentation.
     """
 
@@ -97,10 +94,10 @@ class VideoIndex:
     start: float
     turn: tuple[bool, bool, bool]
     seekable: bool
-    skipping: bool
     pts: np.ndarray
     dts: np.ndarray
     keys: np.ndarray
+    unreferenced: np.ndarray
     positions: np.ndarray
 
     def key_before(self, frame: int) -> int:
@@ -194,6 +191,7 @@ class _Packets:
     dts: list[int | None]
     is_key: list[bool]
     is_hidden: list[bool]
+    is_unreferenced: list[bool]
 
     def shown(self) -> list[int | None]:
         """Presentation times of the packets that an edit list does not hide."""
@@ -202,8 +200,9 @@ class _Packets:
 
 def _scan(media: Media) -> _Packets:
     """Read all packets of the video stream without decoding one."""
-    packets = _Packets([], [], [], [])
+    packets = _Packets([], [], [], [], [])
     stream = _video_stream(media)
+    is_unreferenced = unreferenced_test(stream.codec_context)
     with decode_errors(media.name):
         for packet in _readable(media.packets(stream)) if media.tolerant else media.packets(stream):
             if packet.is_corrupt and not media.tolerant:
@@ -212,6 +211,7 @@ def _scan(media: Media) -> _Packets:
             packets.dts.append(packet.dts)
             packets.is_key.append(packet.is_keyframe)
             packets.is_hidden.append(packet.is_discard)
+            packets.is_unreferenced.append(is_unreferenced(memoryview(packet)))
     return packets
 
 
@@ -271,7 +271,7 @@ def _build(media: Media) -> VideoIndex:
     times.flags.writeable = False
     if not seekable:
         nothing = np.zeros(0, dtype=np.int64)
-        return VideoIndex(info, times, start, turn, False, False, nothing, nothing, nothing, nothing)
+        return VideoIndex(info, times, start, turn, False, nothing, nothing, nothing, nothing, nothing)
     pts = np.array(packets.pts, dtype=np.int64)
     dts = np.array([p if d is None else d for p, d in zip(packets.pts, packets.dts, strict=True)], np.int64)
     shown = np.flatnonzero(~np.array(packets.is_hidden))
@@ -281,10 +281,10 @@ def _build(media: Media) -> VideoIndex:
         start,
         turn,
         seekable=True,
-        skipping=codec in SKIPPING_CODECS,
         pts=pts,
         dts=dts,
         keys=np.flatnonzero(packets.is_key),
+        unreferenced=np.array(packets.is_unreferenced),
         positions=shown[np.argsort(pts[shown])],
     )
 
