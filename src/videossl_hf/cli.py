@@ -93,10 +93,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        if debug or not is_expected(error):
+        explanation = explain(error)
+        if debug or explanation is None:
             traceback.print_exc()
         else:
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            print(f"error: {' '.join(explanation.split())}", file=sys.stderr)
         return 1
 
 
@@ -133,12 +134,15 @@ def overview_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def is_expected(error: Exception) -> bool:
-    """Whether an error's message tells the user what to do: ours, and those of files and of the network."""
+def explain(error: Exception) -> str | None:
+    """What to tell the user of an error that is ours, of files or of the network; None for any other."""
     errors = importlib.import_module("videossl_hf.errors")
-    libraries = {base.__module__.split(".")[0] for base in type(error).__mro__}
-    from_network = libraries & {"httpx", "httpx2"}  # what huggingface_hub lets through where nobody answers
-    return isinstance(error, (errors.VideoSSLError, OSError)) or bool(from_network)
+    if isinstance(error, (errors.VideoSSLError, OSError)):
+        return str(error)
+    # What huggingface_hub lets through where nobody answers, of whichever client library it uses.
+    if {base.__module__.split(".")[0] for base in type(error).__mro__} & {"httpx", "httpx2"}:
+        return f"the Hub does not answer ({error}): check the network and the variable HF_ENDPOINT"
+    return None
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -43,17 +44,22 @@ def evaluated(run_folder: Path) -> Path:
     return run_folder
 
 
+@cache
+def planned_card(name: str) -> str:
+    return render_planned_card(name)
+
+
 @pytest.mark.parametrize("name", PLANNED)
 def test_the_card_in_the_repository_is_the_rendered_one(name: str) -> None:
     path = CARDS / f"{name}.md"
-    assert path.read_text(encoding="utf-8") == render_planned_card(name), (
+    assert path.read_text(encoding="utf-8") == planned_card(name), (
         f"run `videossl card --planned {name}` from the repository's root"
     )
 
 
 @pytest.mark.parametrize("name", PLANNED)
 def test_a_planned_card_says_that_there_are_no_weights_and_how_to_make_them(name: str) -> None:
-    card = ModelCard(render_planned_card(name))
+    card = ModelCard(planned_card(name))
     assert "Not published yet" in card.text
     assert "accelerate launch training/pretrain.py" in card.text
     assert card.data.eval_results is None
@@ -171,7 +177,7 @@ def test_the_command_writes_where_it_is_told(
     assert (run_folder / "README.md").read_text() != "edited by hand"
     planned = tmp_path / "cards" / "planned.md"
     assert cli.main(["card", "--planned", PLANNED[0], "--output", str(planned)]) == 0
-    assert planned.read_text() == render_planned_card(PLANNED[0])
+    assert planned.read_text() == planned_card(PLANNED[0])
 
 
 @pytest.mark.parametrize(
