@@ -11,6 +11,7 @@ __all__ = [
     "InputError",
     "NoAudioError",
     "NoVideoError",
+    "NonFiniteLossError",
     "OutputError",
     "RecipeError",
     "VideoSSLError",
@@ -73,3 +74,7 @@ class OutputError(VideoSSLError, OSError):
 
 class DependencyError(VideoSSLError, ImportError):
     """An optional package that is needed here and is not installed (or is broken)."""
+
+
+class NonFiniteLossError(VideoSSLError, FloatingPointError):
+    """The loss or the gradient of a training became NaN or infinite; nothing was saved after that step."""

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from toy import register_toy
 
+from videossl_hf.data.sounding_shapes import ClipSettings, SoundingShapes, write_sounding_shapes
 from videossl_hf.registry import METHODS
 
 
@@ -25,3 +26,13 @@ def toy_method(toy_package: None) -> Iterator[None]:
     METHODS["toy"] = "Toy"
     yield
     METHODS.pop("toy", None)
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A generated set that is just large enough: 24 training clips, 12 each to validate and test on."""
+    settings = ClipSettings(size=16, seconds=1.0, nuisance="low")
+    folder = tmp_path_factory.mktemp("data") / "clips"
+    return write_sounding_shapes(
+        folder, SoundingShapes(24, 12, 12, settings), processes=1, show_progress=False
+    )

@@ -22,23 +22,19 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import HubStrategy
 from transformers.utils.hub import PushInProgress
 
-from ..errors import CheckpointError, ConfigurationError, VideoSSLError
+from ..errors import CheckpointError, ConfigurationError, NonFiniteLossError
 from .batches import EndlessStream, EpochBatchSampler, SkippingCollator
 from .callbacks import LogBeforeSaving, MethodHooks, MetricsFile, Throughput
 from .checkpoints import SEAL, prune_checkpoints, remove_checkpoint, seal_checkpoint
 from .optimization import make_optimizer, make_scheduler, scale_learning_rate
 from .recipe import OptimizerRecipe, ScheduleRecipe
 
-__all__ = ["NonFiniteLossError", "VideoSSLTrainer"]
+__all__ = ["VideoSSLTrainer"]
 
 logger = logging.getLogger(__name__)
 
 _NOT_A_STEP = torch.iinfo(torch.int64).max
 _ONLY_FOR_RESUME = ("optimizer", "scheduler", "scaler", "rng_state", "trainer_state", "training_args", SEAL)
-
-
-class NonFiniteLossError(VideoSSLError, FloatingPointError):
-    """The loss or the gradient became NaN or infinite; nothing was saved after that step."""
 
 
 class LossParts:
@@ -135,8 +131,8 @@ class VideoSSLTrainer(Trainer):
         if args.n_gpu > 1:
             raise ConfigurationError(
                 f"{args.n_gpu} GPUs are visible to one process, and torch's DataParallel cannot compute "
-                "losses over a whole batch: start one process a GPU (`accelerate launch --multi_gpu --num_processes "
-                f"{args.n_gpu} ...`), or choose one (`CUDA_VISIBLE_DEVICES=0`)"
+                "losses over a whole batch: start one process a GPU (`accelerate launch --multi_gpu "
+                f"--num_processes {args.n_gpu} ...`), or choose one (`CUDA_VISIBLE_DEVICES=0`)"
             )
         self.optimizer_recipe = optimizer_recipe
         self.schedule_recipe = schedule_recipe
@@ -263,8 +259,8 @@ class VideoSSLTrainer(Trainer):
             if first_bad_step is not None:
                 raise NonFiniteLossError(
                     f"the loss or its gradient is NaN or infinite since step {first_bad_step}. Nothing was "
-                    "saved after it: resume from the last checkpoint with a lower optimizer.lr, a longer warm-up, "
-                    "training.max_grad_norm, or without training.bf16"
+                    "saved after it: resume from the last checkpoint with a lower optimizer.lr, a longer "
+                    "warm-up, training.max_grad_norm, or without training.bf16"
                 )
             logs = {**logs, **{name: value for name, value in parts.items() if name != "loss"}}
             logs.update(self.throughput.read())

@@ -60,7 +60,7 @@ class ToyForPreTraining(ToyPreTrainedModel):
         even, odd = error[:, ::2].mean(), error[:, 1::2].mean()
         loss = even + odd
         if self.config.diverge_at is not None:
-            loss = torch.where(self.updates + 1 >= self.config.diverge_at, loss * torch.nan, loss)
+            loss = loss * torch.where(self.updates + 1 >= self.config.diverge_at, torch.nan, 1.0)
         return ToyForPreTrainingOutput(loss=loss, loss_even=even, loss_odd=odd)
 
     def before_epoch(self, epoch: int) -> None:

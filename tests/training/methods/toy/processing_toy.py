@@ -8,6 +8,7 @@ __all__ = ["ToyProcessor", "ToyVideoProcessor"]
 class ToyVideoProcessor(VideoSSLVideoProcessor):
     num_frames = 4
     size = {"height": 8, "width": 8}  # noqa: RUF012
+    crop_size = {"height": 8, "width": 8}  # noqa: RUF012
 
 
 class ToyProcessor(VideoSSLProcessor):

@@ -1,0 +1,214 @@
+"""Train, stop, resume, evaluate, save and reload one method: `python training/smoke.py stica --seeds 3`.
+
+For every seed: a random network and the trained one, both scored on the test clips by kNN and by a linear
+probe whose penalty is chosen on validation, beside hand-made frame differences. Each training is killed after
+its first checkpoint and goes on from there. The saved folder is loaded again in a process of its own and must
+give the same features, bit for bit. Figures and means go to results/smoke-METHOD.json. Ablations of equal
+length are variants:
+
+    python training/smoke.py stica --variant gdt="--model.objective gdt" \\
+        --variant average="--model.pooling_layers 0"
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from videossl_hf.data.datasets import load_videos
+from videossl_hf.data.sounding_shapes import SoundingShapes, write_sounding_shapes
+from videossl_hf.errors import VideoSSLError
+from videossl_hf.evaluation.clips import PreparedClips
+from videossl_hf.evaluation.features import extract_features
+from videossl_hf.evaluation.loading import load_model, load_processor, quiet_libraries
+from videossl_hf.evaluation.protocols import knn_protocol, linear_protocol
+from videossl_hf.evaluation.results import installed_versions
+from videossl_hf.training.checkpoints import list_checkpoints
+from videossl_hf.training.recipe import load_recipe
+
+HERE = Path(__file__).parent
+SPLITS = ("train", "validation", "test")
+
+# What a stranger does with the folder: nothing imported but the package (or not even that, with remote code).
+RELOAD = """
+import sys, torch, videossl_hf
+from transformers import AutoModel, AutoProcessor
+folder, clip, features = sys.argv[1:]
+model = AutoModel.from_pretrained(folder).eval()
+inputs = AutoProcessor.from_pretrained(folder)(videos=[clip])["pixel_values_videos"]
+with torch.no_grad():
+    computed = model(pixel_values_videos=inputs).pooler_output
+sys.exit(0 if torch.equal(computed, torch.load(features, weights_only=True)) else 1)
+"""
+
+
+def main() -> int:
+    """Parse, run everything, write the results file."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("method", help="a folder under training/recipes")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings, seeds 0 to SEEDS-1 (3)")
+    parser.add_argument("--data", type=Path, default=Path("outputs/sounding-shapes"), help="made if absent")
+    parser.add_argument("--clips", type=int, default=1200, help="training clips to generate (1200)")
+    parser.add_argument("--work", type=Path, help="folder of the runs (outputs/smoke-METHOD); emptied first")
+    parser.add_argument("--output", type=Path, help="results file (results/smoke-METHOD.json)")
+    parser.add_argument(
+        "--set", default="", metavar="OVERRIDES", help="recipe keys of every run, in one string"
+    )
+    parser.add_argument(
+        "--variant", action="append", default=[], metavar="NAME=OVERRIDES", help="also train this ablation"
+    )
+    args = parser.parse_args()
+    try:
+        smoke(args)
+    except VideoSSLError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def smoke(args: argparse.Namespace) -> None:
+    """All seeds of all variants."""
+    console = Console()
+    recipe_file = HERE / "recipes" / args.method / "smoke.yaml"
+    output = args.output or Path("results") / f"smoke-{args.method}.json"
+    work = args.work or Path("outputs") / f"smoke-{args.method}"
+    counts = SoundingShapes(args.clips, args.clips // 4, args.clips // 4)
+    with quiet_libraries():
+        write_sounding_shapes(args.data, counts, show_progress=console.is_terminal)
+    common = ["--data.train", str(args.data), *shlex.split(args.set)]
+    variants = {args.method: ""} | dict(variant.split("=", 1) for variant in args.variant)
+
+    runs = []
+    for name, extra in variants.items():
+        for seed in range(args.seeds):
+            overrides = [*common, *shlex.split(extra), "--training.seed", str(seed)]
+            runs.append(
+                {"variant": name, "seed": seed, **one_run(recipe_file, overrides, work / f"{name}-{seed}")}
+            )
+            console.print({key: value for key, value in runs[-1].items() if not isinstance(value, dict)})
+    report = {
+        "recipe": recipe_file.relative_to(HERE.parent).as_posix(),
+        "data": {"sounding_shapes": counts.settings()},
+        "variants": variants,
+        "overrides": args.set,
+        "runs": runs,
+        "means": {name: means([run for run in runs if run["variant"] == name]) for name in variants},
+        "versions": installed_versions(),
+    }
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    show(console, report)
+    console.print(f"written to {output}", highlight=False)
+
+
+def one_run(recipe_file: Path, overrides: list[str], folder: Path) -> dict[str, Any]:
+    """Train in a process of its own that is killed once, evaluate, reload."""
+    shutil.rmtree(folder, ignore_errors=True)
+    overrides = [*overrides, "--training.output_dir", str(folder)]
+    command = [sys.executable, str(HERE / "pretrain.py"), str(recipe_file), *overrides]
+    started = time.perf_counter()
+    killed_at = train_and_kill(command, folder)
+    subprocess.run(command, check=True)
+    seconds = time.perf_counter() - started
+    recipe = load_recipe(recipe_file, overrides)
+    log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {
+        "steps": max(entry["step"] for entry in log),
+        "killed_after_step": killed_at,
+        "training_seconds": round(seconds, 1),
+        **evaluate(folder, recipe.data.train, recipe.training.seed),
+        "reloaded_bit_identical": reloads_identically(folder, recipe.data.train),
+        "curve": [[entry["step"], entry["eval_knn_top1"]] for entry in log if "eval_knn_top1" in entry],
+        "loss": [[entry["step"], entry["loss"]] for entry in log if "loss" in entry],
+    }
+
+
+def train_and_kill(command: list[str], folder: Path) -> int | None:
+    """Start the training and send SIGKILL to it and its children when the first checkpoint is complete."""
+    process = subprocess.Popen(command, start_new_session=True)
+    while process.poll() is None:
+        checkpoints = list_checkpoints(folder)
+        if checkpoints:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return int(checkpoints[-1].name.rsplit("-", 1)[-1])
+        time.sleep(0.5)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return None  # it was over before there was anything to kill
+
+
+def evaluate(folder: Path, data: str, seed: int) -> dict[str, float]:
+    """Top-1 in percent on the test clips, of random and trained weights and of frame differences."""
+    with quiet_libraries():
+        processor = load_processor(str(folder))
+        clips = {
+            split: PreparedClips(processor, load_videos(data, split), views="1x1", keep=True)
+            for split in SPLITS
+        }
+        models = {
+            "random": load_model(str(folder), random_weights=True, seed=seed),
+            "trained": load_model(str(folder)),
+            "frame_difference": load_model("frame-difference"),
+        }
+        figures = {}
+        for name, model in models.items():
+            train, validation, test = (
+                extract_features(model, processor, clips[split], batch_size=50) for split in SPLITS
+            )
+            figures[f"{name}_knn"] = knn_protocol(train, test, k=10).figures["top1"].value
+            figures[f"{name}_linear"] = linear_protocol(train, test, validation).figures["top1"].value
+    return {name: round(value, 2) for name, value in figures.items()}
+
+
+def reloads_identically(folder: Path, data: str) -> bool:
+    """Whether a fresh process that loads the folder computes the same features of a clip."""
+    clip = load_videos(data, "test")[0]["video"]["path"]
+    with quiet_libraries(), torch.no_grad():
+        inputs = load_processor(str(folder))(videos=[clip])["pixel_values_videos"]
+        features = load_model(str(folder))(pixel_values_videos=inputs).pooler_output
+    torch.save(features, folder / "expected_features.pt")
+    command = [sys.executable, "-c", RELOAD, str(folder), clip, str(folder / "expected_features.pt")]
+    same = subprocess.run(command).returncode == 0
+    (folder / "expected_features.pt").unlink()
+    return same
+
+
+def means(runs: list[dict[str, Any]]) -> dict[str, float]:
+    """Mean over seeds of every figure, and of what training adds to random weights."""
+    names = [name for name in runs[0] if name.endswith(("_knn", "_linear"))]
+    result = {name: statistics.fmean(run[name] for run in runs) for name in names}
+    for protocol in ("knn", "linear"):
+        result[f"gain_{protocol}"] = result[f"trained_{protocol}"] - result[f"random_{protocol}"]
+    return {name: round(value, 2) for name, value in result.items()}
+
+
+def show(console: Console, report: dict[str, Any]) -> None:
+    """The means as a table."""
+    first = next(iter(report["means"].values()))
+    table = Table(title="Test top-1 in percent, means over seeds", title_justify="left")
+    for heading in ("variant", *first):
+        table.add_column(heading.replace("_", " "), justify="right")
+    for name, figures in report["means"].items():
+        table.add_row(name, *(f"{value:.1f}" for value in figures.values()))
+    console.print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
