@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -86,6 +87,8 @@ class AudioResNet(nn.Module):
 
     def forward(self, spectrogram: Tensor) -> Tensor:
         """`(batch, 1, mel, time)` to the last feature map `(batch, widths[-1], mel', time')`."""
+        if spectrogram.device.type == "cpu":
+            spectrogram = spectrogram.contiguous(memory_format=torch.channels_last)
         x = self.stem(spectrogram)
         for stage in self.stages:
             x = stage(x)

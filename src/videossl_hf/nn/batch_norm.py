@@ -1,12 +1,15 @@
-"""BatchNorm over the batches of all processes.
+"""BatchNorm over the batches of all processes, precise on CPUs too.
 
 torch's SyncBatchNorm needs a GPU. These layers take their statistics from all processes on any device and
 backend, with batches that may differ in size, and keep the state keys of torch's BatchNorm. In one process,
-or in evaluation, they are torch's BatchNorm.
+or in evaluation, they compute what torch's BatchNorm computes. Statistics of float32 tensors on a CPU are
+summed here as well: with channels last in memory torch adds up all values of a channel one by one, and the
+rounding errors of that (1e-5 after 100,000 values) show in the gradients of a network this deep.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -18,6 +21,8 @@ from .distributed import process_count
 
 __all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "GroupedBatchNorm1d"]
 
+_CHUNK_VALUES = 2**17  # half a MB in float32: intermediate results stay in the cache
+
 
 def _is_recomputing() -> bool:
     """Whether a backward pass is running: activation checkpointing then repeats a forward pass, whose
@@ -25,63 +30,76 @@ def _is_recomputing() -> bool:
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
-def _count_sum_squares(x: Tensor, dims: list[int]) -> Tensor:
-    """`(1 + 2 * channels,)` float64: number of values a channel, their sums, the sums of their squares.
+def _chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Rows of tensors `(..., channels)`, on a CPU some at a time."""
+    channels = tensors[0].shape[-1]
+    rows = [tensor.view(-1, channels) for tensor in tensors]
+    size = max(1, _CHUNK_VALUES // channels if rows[0].device.type == "cpu" else len(rows[0]))
+    return zip(*(tensor.split(size) for tensor in rows), strict=True)
 
-    Made of mean and variance, because the plain sum of squares in float32 loses small variances.
+
+def _count_sums_squares(x: Tensor) -> Tensor:
+    """Number of values, sums and sums of squares of `(..., channels)`: `(1 + 2 * channels,)` float64.
+
+    The squares are summed around the mean, because float32 loses small variances otherwise.
     """
-    channels = x.shape[1]
+    channels = x.shape[-1]
     count = x.numel() // channels
-    total = torch.zeros(1 + 2 * channels, dtype=torch.float64, device=x.device)
-    if count > 0:
-        variance, mean = torch.var_mean(x.to(torch.promote_types(x.dtype, torch.float32)), dims, correction=0)
-        mean = mean.double()
-        total[0] = count
-        total[1 : 1 + channels] = mean * count
-        total[1 + channels :] = (variance.double() + mean.square()) * count
-    return total
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    mean = x.view(-1, channels).sum(0, dtype=dtype) / max(count, 1)
+    centred = torch.zeros(channels, dtype=torch.float64, device=x.device)
+    for (part,) in _chunks(x):
+        centred += (part - mean).square().sum(0)
+    mean = mean.double()
+    return torch.cat([torch.full_like(mean[:1], count), mean * count, centred + mean.square() * count])
 
 
-class _NormalizeOverProcesses(torch.autograd.Function):
-    """Normalise `(batch, channels, ...)` with the statistics of all processes' batches.
+class _NormalizeBatch(torch.autograd.Function):
+    """Normalise `(batch, channels, ...)` with the statistics of the batch, or of all processes' batches.
 
     Returns the result, and for the running statistics the mean, the variance and the number of values.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, ...]:
-        dims = [0, *range(2, x.dim())]
-        total = _count_sum_squares(x, dims)
-        dist.all_reduce(total)
-        count, sums, squares = total.split([1, x.shape[1], x.shape[1]])
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, joined: bool
+    ) -> tuple[Tensor, ...]:
+        channels = x.shape[1]
+        last = x.movedim(1, -1).contiguous()
+        total = _count_sums_squares(last)
+        if joined:
+            dist.all_reduce(total)
+        count, sums, squares = total.split([1, channels, channels])
         mean = sums / count
         variance = (squares / count - mean.square()).clamp_min(0)
-        dtype = weight.dtype
-        y = F.batch_norm(x, mean.to(dtype), variance.to(dtype), weight, bias, False, 0.0, eps)
-        ctx.save_for_backward(x, weight, mean, (variance + eps).rsqrt(), count)
-        statistics = mean.to(dtype), variance.to(dtype), count.to(dtype)
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        ctx.joined = joined
+        ctx.save_for_backward(last, weight, mean.to(dtype), (variance + eps).rsqrt().to(dtype), count)
+        statistics = mean.to(dtype), variance.to(dtype), count
         ctx.mark_non_differentiable(*statistics)
-        return y, *statistics
+        mean, variance = mean.to(weight.dtype), variance.to(weight.dtype)
+        return F.batch_norm(last.movedim(-1, 1), mean, variance, weight, bias, False, 0.0, eps), *statistics
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, inverse_std, count = ctx.saved_tensors
-        dims = [0, *range(2, x.dim())]
-        dtype = torch.promote_types(x.dtype, torch.float32)
-
-        def along_channels(vector: Tensor) -> Tensor:
-            return vector.to(dtype).view(1, -1, *[1] * (x.dim() - 2))
-
-        gradient = gradient.to(dtype)
-        normalized = (x.to(dtype) - along_channels(mean)) * along_channels(inverse_std)
-        bias_gradient = gradient.sum(dims)
-        weight_gradient = (gradient * normalized).sum(dims)
-        total = torch.stack([bias_gradient, weight_gradient]).double()
-        dist.all_reduce(total)
-        mean_gradient, mean_product = total / count
-        x_gradient = gradient - along_channels(mean_gradient) - normalized * along_channels(mean_product)
-        x_gradient = x_gradient * along_channels(inverse_std * weight)
-        return x_gradient.to(x.dtype), weight_gradient.to(weight.dtype), bias_gradient.to(weight.dtype), None
+        gradient = gradient.movedim(1, -1).contiguous()
+        weight_gradient, bias_gradient = torch.zeros(2, len(mean), dtype=torch.float64, device=x.device)
+        for part, part_gradient in _chunks(x, gradient):
+            bias_gradient += part_gradient.sum(0, dtype=mean.dtype)
+            weight_gradient += ((part - mean) * part_gradient).sum(0)
+        weight_gradient *= inverse_std
+        total = torch.stack([weight_gradient, bias_gradient])
+        if ctx.joined:
+            dist.all_reduce(total)
+        mean_product, mean_gradient = (total / count).to(mean.dtype)
+        scale = inverse_std * weight
+        slope = -scale * inverse_std * mean_product
+        x_gradient = torch.empty_like(x)
+        for part, part_gradient, out in _chunks(x, gradient, x_gradient):
+            out.copy_(((part_gradient - mean_gradient) * scale).addcmul_(part - mean, slope))
+        x_gradient = x_gradient.movedim(-1, 1)
+        return x_gradient, weight_gradient.to(weight.dtype), bias_gradient.to(weight.dtype), None, None
 
 
 class _CrossProcessBatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -98,44 +116,40 @@ class _CrossProcessBatchNorm(nn.modules.batchnorm._BatchNorm):
         super().__init__(num_features, eps, momentum)
         self.synchronized = synchronized
 
+    @property
+    def _is_joined(self) -> bool:
+        return self.synchronized and process_count() > 1
+
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `(batch, channels, ...)`."""
         self._check_input_dim(x)
         if not self.training:
-            return F.batch_norm(
-                x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+            mean, variance = self.running_mean, self.running_var
+            return F.batch_norm(x, mean, variance, self.weight, self.bias, False, 0.0, self.eps)
+        on_cpu = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling()
+        has_one_value = x.numel() == x.shape[1]  # which torch refuses
+        if self._is_joined or on_cpu or has_one_value:
+            y, mean, variance, count = _NormalizeBatch.apply(
+                x, self.weight, self.bias, self.eps, self._is_joined
             )
-        keep = not _is_recomputing()
-        if self.synchronized and process_count() > 1:
-            y, mean, variance, count = _NormalizeOverProcesses.apply(x, self.weight, self.bias, self.eps)
-            if keep:
-                self._update(mean[None], variance[None], count)
+            self._track(mean[None], variance[None], count)
             return y
-        if keep:
-            self.num_batches_tracked.add_(1)
-        running: tuple[Tensor | None, Tensor | None] = (None, None)
-        if x.numel() > x.shape[1]:  # a single value a channel has no unbiased variance to keep
-            running = self.running_mean, self.running_var
-            if not keep:  # checkpointing wants the repeated pass to save as many tensors as the first
-                running = self.running_mean.clone(), self.running_var.clone()
-        return torch.batch_norm(
-            x, self.weight, self.bias, *running, True, self.momentum, self.eps, torch.backends.cudnn.enabled
-        )
+        if _is_recomputing():
+            return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
+        self.num_batches_tracked.add_(1)
+        mean, variance = self.running_mean, self.running_var
+        return F.batch_norm(x, mean, variance, self.weight, self.bias, True, self.momentum, self.eps)
 
     @torch.no_grad()
-    def _update(self, means: Tensor, variances: Tensor, count: Tensor | float) -> None:
-        """Move the running statistics towards those of one or more batches, `(batches, channels)`, in
-        turn."""
-        batches = means.shape[0]
-        keep = 1 - self.momentum
-        shares = [self.momentum * keep ** (batches - 1 - index) for index in range(batches)]
-        correction = count / (count - 1) if isinstance(count, Tensor) else count / max(count - 1, 1)
-        self.running_mean.mul_(keep**batches)
-        self.running_var.mul_(keep**batches)
-        for share, mean, variance in zip(shares, means.unbind(), variances.unbind(), strict=True):
-            self.running_mean.add_(mean.to(self.running_mean.dtype), alpha=share)
-            self.running_var.add_((variance * correction).to(self.running_var.dtype), alpha=share)
-        self.num_batches_tracked.add_(batches)
+    def _track(self, means: Tensor, variances: Tensor, count: Tensor) -> None:
+        """Move the running statistics towards those of batches `(batches, channels)`, one after the other."""
+        if _is_recomputing():
+            return
+        unbiased = variances * (count / (count - 1).clamp_min(1))
+        for mean, variance in zip(means.unbind(), unbiased.unbind(), strict=True):
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+            self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
+        self.num_batches_tracked.add_(len(means))
 
 
 class BatchNorm1d(_CrossProcessBatchNorm, nn.BatchNorm1d):
@@ -163,12 +177,6 @@ class GroupedBatchNorm1d(_CrossProcessBatchNorm, nn.BatchNorm1d):
         groups, batch, channels = x.shape
         wide = x.transpose(0, 1).reshape(batch, groups * channels)
         weight, bias = self.weight.repeat(groups), self.bias.repeat(groups)
-        if self.synchronized and process_count() > 1:
-            y, mean, variance, count = _NormalizeOverProcesses.apply(wide, weight, bias, self.eps)
-        else:
-            y = torch.batch_norm(wide, weight, bias, None, None, True, 0.0, self.eps, False)
-            count = batch
-            variance, mean = torch.var_mean(wide.detach().to(weight.dtype), 0, correction=0)
-        if not _is_recomputing():
-            self._update(mean.view(groups, channels), variance.view(groups, channels), count)
+        y, mean, variance, count = _NormalizeBatch.apply(wide, weight, bias, self.eps, self._is_joined)
+        self._track(mean.view(groups, channels), variance.view(groups, channels), count)
         return y.view(batch, groups, channels).transpose(0, 1)

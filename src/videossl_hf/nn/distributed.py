@@ -50,7 +50,7 @@ class _Gather(torch.autograd.Function):
 
 def _all_gather(tensor: Tensor) -> Tensor:
     gathered = tensor.new_empty(dist.get_world_size(), *tensor.shape)
-    dist.all_gather_into_tensor(gathered, tensor.contiguous())
+    dist.all_gather_into_tensor(gathered.view(-1), tensor.contiguous().view(-1))
     return gathered
 
 

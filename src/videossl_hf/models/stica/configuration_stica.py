@@ -54,6 +54,7 @@ class STiCAConfig(VideoSSLConfig):
     projection_hidden (`int`, optional): hidden width; None makes the head one linear layer.
     projection_dim (`int`): size of the embeddings that are compared.
     projection_dropout (`float`): dropout before both layers.
+    projection_normalize (`bool`): scale embeddings to unit length.
 
     Objective:
 
@@ -117,6 +118,7 @@ class STiCAConfig(VideoSSLConfig):
     projection_hidden: int | None = 512
     projection_dim: int = 256
     projection_dropout: int | float = 0.3
+    projection_normalize: bool = True
 
     objective: Literal["stica", "gdt"] = "stica"
     alpha: int | float = 0.5

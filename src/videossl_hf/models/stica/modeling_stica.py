@@ -110,11 +110,12 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Softmax attention on `(batch, heads, tokens, head_dim)`, the softmax in float32 or better."""
+    """Attention on `(batch, heads, tokens, head_dim)` with the softmax in float32, as in the official
+    code."""
     scores = query @ key.transpose(-2, -1) * scaling
     if attention_mask is not None:
         scores = scores + attention_mask
-    weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(query.dtype)
+    weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
     weights = F.dropout(weights, dropout, module.training)
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
@@ -289,6 +290,7 @@ class STiCAProjection(nn.Module):
     def __init__(self, config: STiCAConfig, in_features: int) -> None:
         super().__init__()
         hidden = config.projection_hidden
+        self.normalize = config.projection_normalize
         self.dropout = nn.Dropout(config.projection_dropout)
         self.fc1: nn.Linear | None = None
         if hidden is not None:
@@ -304,7 +306,8 @@ class STiCAProjection(nn.Module):
             x = self.fc1(self.dropout(x))
             x = self.dropout(F.relu(self.norm(x)))
         x = self.fc2(x)
-        return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        return F.normalize(x, dim=-1) if self.normalize else x
 
 
 class STiCAPreTrainedModel(VideoSSLPreTrainedModel):
