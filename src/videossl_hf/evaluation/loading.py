@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForPreTraining, AutoProcessor
 from transformers.utils import logging
 
@@ -51,8 +50,8 @@ def load_model(
     seed: int = 0,
     for_pretraining: bool = False,
     trust_remote_code: bool = False,
-) -> nn.Module:
-    """A model in eval mode on the CPU.
+) -> Any:
+    """A `PreTrainedModel`, or the module of a baseline, in eval mode on the CPU.
 
     Args:
         name: folder, Hub id, or the name of a baseline ("frame-difference", "raw-pixels").

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import InputError
+from .theme import LIGHT
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["animation", "data_uri", "film_strip", "motion_print", "png_bytes"]
+__all__ = ["animation", "data_uri", "film_strip", "motion_print", "neighbour_board", "png_bytes"]
 
 _EARLY, _LATE = np.array([72.0, 120.0, 255.0]), np.array([255.0, 132.0, 40.0])
 
@@ -91,6 +93,45 @@ def animation(frames: np.ndarray, *, height: int = 72, frames_per_second: float 
         loop=0, quality=80,
     )  # fmt: skip
     return buffer.getvalue()
+
+
+def neighbour_board(
+    queries: Sequence[tuple[Image, str, Sequence[tuple[str, Sequence[tuple[Image, str, bool]]]]]],
+) -> Image:
+    """Queries with what several models found for them, as one picture on white.
+
+    Args:
+        queries: (strip, name, columns); a column is (heading, clips), a clip (strip, name, is it right).
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.load_default(14)
+    margin, column_gap, line = 16, 28, 24
+    strips = [clip[0] for _, _, columns in queries for _, clips in columns for clip in clips]
+    strip_width, strip_height = max(s.width for s in strips), max(s.height for s in strips)
+    lead_width = max(strip.width for strip, _, _ in queries)
+    column_width = strip_width + 130
+    most = max(len(clips) for _, _, columns in queries for _, clips in columns)
+    row_height = max(line + most * (strip_height + 6), queries[0][0].height + line) + 2 * margin
+    columns = max(len(found) for _, _, found in queries)
+    width = 2 * margin + lead_width + columns * (column_gap + column_width)
+    board = Image.new("RGB", (width, len(queries) * row_height), "white")
+    pen = ImageDraw.Draw(board)
+    for number, (strip, name, found) in enumerate(queries):
+        top = number * row_height + margin
+        pen.text((margin, top), name, fill=LIGHT.ink, font=ImageFont.load_default(17))
+        board.paste(strip, (margin, top + line), strip)
+        for place, (heading, clips) in enumerate(found):
+            left = margin + lead_width + column_gap + place * (column_gap + column_width)
+            pen.text((left, top), heading, fill=LIGHT.muted, font=font)
+            for rank, (clip, label, right) in enumerate(clips):
+                corner = left, top + line + rank * (strip_height + 6)
+                board.paste(clip, corner, clip)
+                place_of_text = corner[0] + strip_width + 8, corner[1] + strip_height // 2 - 9
+                pen.text(place_of_text, label, fill=LIGHT.good if right else LIGHT.bad, font=font)
+        if number:
+            pen.line((margin, top - margin, width - margin, top - margin), fill=LIGHT.line)
+    return board
 
 
 def png_bytes(image: Image) -> bytes:

@@ -16,7 +16,6 @@ __all__ = ["Report", "Section", "figure_block", "settings_block", "strip_rows", 
 _STYLE = Path(__file__).with_name("report.css")
 
 
-
 @dataclass
 class Section:
     """A heading, a sentence under it, and blocks of HTML side by side where there is room."""
@@ -56,7 +55,8 @@ class Report:
         light, dark = (_variables(palette) for palette in (LIGHT, DARK))
         style = (
             f":root {{ --page: #f6f7fa; {light} }}"
-            f"@media (prefers-color-scheme: dark) {{ :root {{ --page: #0f131b; {dark} }} }}{_STYLE.read_text()}"
+            f"@media (prefers-color-scheme: dark) {{ :root {{ --page: #0f131b; {dark} }} }}"
+            f"{_STYLE.read_text(encoding='utf-8')}"
         )
         return (
             '<!doctype html><html lang="en"><head><meta charset="utf-8">'
