@@ -27,7 +27,7 @@ from .callbacks import TrainingDisplay
 from .checkpoints import choose_checkpoint, list_checkpoints, prepare_output_dir, verify_checkpoint
 from .monitor import KNNMonitor, draw_subset
 from .processors import make_processor
-from .recipe import Recipe, describe_keys, differences, load_recipe, make_recipe, save_recipe
+from .recipe import Recipe, describe_keys, differences, load_recipe, make_recipe, recipe_text, save_recipe
 from .trainer import VideoSSLTrainer
 
 __all__ = ["PretrainingRun", "add_arguments", "pretrain", "run"]
@@ -158,7 +158,10 @@ def pretrain(recipe: Recipe, *, resume: str = "auto", console: Console | None = 
             monitor=_monitor(recipe, processor, args),
             streaming=recipe.data.streaming,
             keep_checkpoints=recipe.training.keep_checkpoints,
-            published={name: output_dir / name for name in (RECIPE_FILE, METRICS_FILE)},
+            published={
+                RECIPE_FILE: lambda: recipe_text(recipe, hide_folders=True).encode(),
+                METRICS_FILE: (output_dir / METRICS_FILE).read_bytes,
+            },
             callbacks=[display],
             train_dataset=train_data,
             eval_dataset=train_data,

@@ -36,6 +36,7 @@ __all__ = [
     "differences",
     "load_recipe",
     "make_recipe",
+    "recipe_text",
     "save_recipe",
 ]
 
@@ -371,15 +372,30 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     return make_recipe(tree)
 
 
+def recipe_text(recipe: Recipe, *, hide_folders: bool = False) -> str:
+    """The resolved recipe as YAML.
+
+    Args:
+        hide_folders: absolute paths are cut to their last part, for what is published.
+    """
+    content = recipe.to_dict()
+    if hide_folders:
+        for section in content.values():
+            for key, value in section.items() if isinstance(section, dict) else ():
+                if isinstance(value, str) and Path(value).expanduser().is_absolute():
+                    section[key] = Path(value).name
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
+    return "# The resolved recipe of this run.\n" + text
+
+
 def save_recipe(recipe: Recipe, path: str | Path) -> None:
     """Write the resolved recipe, defaults included, so that it can be read again years later.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    text = yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True, width=110)
     try:
-        Path(path).write_text("# The resolved recipe of this run.\n" + text, encoding="utf-8")
+        Path(path).write_text(recipe_text(recipe), encoding="utf-8")
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error}") from error
 

@@ -34,6 +34,7 @@ __all__ = ["VideoSSLTrainer"]
 logger = logging.getLogger(__name__)
 
 _NOT_A_STEP = torch.iinfo(torch.int64).max
+_PUBLISHED = {".safetensors", ".json", ".py", ".txt", ".model", ".md"}
 _ONLY_FOR_RESUME = ("optimizer", "scheduler", "scaler", "rng_state", "trainer_state", "training_args", SEAL)
 
 
@@ -102,7 +103,8 @@ class VideoSSLTrainer(Trainer):
             calls it.
         streaming: `train_dataset` is a stream.
         keep_checkpoints: so many complete checkpoints stay.
-        published: further files (by their name in the repository) that are published with the model.
+        published: further files that are published with the model: name in the repository -> what gives the
+            content of that moment.
 
     Raises:
         ConfigurationError: several GPUs in one process (torch's DataParallel).
@@ -124,7 +126,7 @@ class VideoSSLTrainer(Trainer):
         monitor: Callable[[nn.Module], dict[str, float]] | None = None,
         streaming: bool = False,
         keep_checkpoints: int = 2,
-        published: dict[str, Path] | None = None,
+        published: dict[str, Callable[[], bytes]] | None = None,
         callbacks: list[TrainerCallback] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -352,24 +354,21 @@ class VideoSSLTrainer(Trainer):
             self._commit(self._model_files(Path(self.args.output_dir)), commit_message or "End of training")
         self.accelerator.wait_for_everyone()
 
-    def _model_files(self, folder: Path) -> dict[str, Path]:
-        """What a user of the model needs: the folder's own files (none of its subfolders) and `published`."""
-        model = {
+    def _model_files(self, folder: Path) -> dict[str, Path | bytes]:
+        """What a user needs: weights, settings, code and card (nothing of subfolders), and `published`."""
+        model: dict[str, Path | bytes] = {
             name: path
             for name, path in _files(folder).items()
-            if "/" not in name
-            and not name.startswith((*_ONLY_FOR_RESUME, "."))
-            and name != "bad_samples.jsonl"
+            if "/" not in name and path.suffix in _PUBLISHED and not name.startswith((*_ONLY_FOR_RESUME, "."))
         }
-        return model | {name: path for name, path in self.published.items() if path.is_file()}
+        return model | {name: content() for name, content in self.published.items()}
 
-    def _commit(self, files: dict[str, Path], message: str, run_as_future: bool = False) -> Any:
+    def _commit(self, files: dict[str, Path | bytes], message: str, run_as_future: bool = False) -> Any:
         if self.hub_model_id is None:
             self.init_hf_repo()
-        growing = set(self.published)  # as they are now: the run goes on writing to them
         operations = [
-            CommitOperationAdd(name, path.read_bytes() if name in growing else str(path))
-            for name, path in sorted(files.items())
+            CommitOperationAdd(name, content if isinstance(content, bytes) else str(content))
+            for name, content in sorted(files.items())
         ]
         where = {"token": self.args.hub_token, "revision": self.args.hub_revision}
         commit: Any = HfApi().create_commit
