@@ -61,7 +61,7 @@ def perturb(model: nn.Module) -> None:
 
 def relative_difference(ours: Tensor, reference: Tensor) -> float:
     largest = reference.abs().max().clamp_min(1e-12)
-    return float((ours.double() - reference.double()).abs().max() / largest)
+    return float((ours.detach().double() - reference.detach().double()).abs().max() / largest)
 
 
 class ModelChecks:

@@ -134,10 +134,11 @@ class _CrossProcessBatchNorm(nn.modules.batchnorm._BatchNorm):
             )
             self._track(mean[None], variance[None], count)
             return y
-        if _is_recomputing():
-            return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
-        self.num_batches_tracked.add_(1)
         mean, variance = self.running_mean, self.running_var
+        if _is_recomputing():  # checkpointing wants the second pass to save as many tensors as the first
+            mean, variance = mean.clone(), variance.clone()
+        else:
+            self.num_batches_tracked.add_(1)
         return F.batch_norm(x, mean, variance, self.weight, self.bias, True, self.momentum, self.eps)
 
     @torch.no_grad()
