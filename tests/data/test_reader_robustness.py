@@ -122,13 +122,18 @@ def without_complaint(data: bytes, reader: VideoReader, indices: np.ndarray, fra
     with av.open(io.BytesIO(data)) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
-        for frame in container.decode(stream):
-            wanted = times.pop(round(frame.time - reader._index.start, 4), None)
-            if wanted is not None:
-                pixels = np.empty((*SIZE, 3), np.uint8)
-                reader._convert(frame, pixels)
-                if frame.is_corrupt or not np.array_equal(pixels, wanted):
-                    return False
+        for packet in container.demux(stream):
+            try:
+                decoded = packet.decode()
+            except av.error.FFmpegError:
+                continue
+            for frame in decoded:
+                wanted = times.pop(round(frame.time - reader._index.start, 4), None)
+                if wanted is not None:
+                    pixels = np.empty((*SIZE, 3), np.uint8)
+                    reader._convert(frame, pixels)
+                    if frame.is_corrupt or not np.array_equal(pixels, wanted):
+                        return False
     return not times
 
 
@@ -143,12 +148,10 @@ def check_seeds(seeds: range, clips: list[tuple[bytes, np.ndarray]]) -> Counter[
         try:
             outcome = what_came_out(damaged, original, draw)
         except DecodeError as error:
-            outcome = "error"
-            assert error.reason
-            assert len(str(error)) < 300
+            outcome = "error" if error.reason and len(str(error)) < 300 else "unreadable error"
         took = time.monotonic() - started
         assert took < SECONDS_ALLOWED, f"seed {seed} took {took:.1f} s"
-        assert outcome != "silent damage", f"seed {seed} gave damaged frames"
+        assert outcome not in ("silent damage", "unreadable error"), f"seed {seed}: {outcome}"
         outcomes[outcome] += 1
         descriptors = descriptors or len(list(Path("/proc/self/fd").iterdir()))
     assert len(list(Path("/proc/self/fd").iterdir())) <= descriptors
@@ -174,16 +177,13 @@ def test_damaged_sound_is_an_error_or_whole(tmp_path: Path) -> None:
     path = write_media(tmp_path / "tone.flac", num_frames=0, sound=sweep(4.0, 24000), sound_codec="flac")
     data = path.read_bytes()
     whole = read_audio(data)
-    outcomes: Counter[str] = Counter()
+    errors = 0
     for seed in range(60):
         try:
-            sound = read_audio(damage(data, random.Random(seed)))
-            # FLAC has checksums; a file that was cut off between two blocks is merely shorter.
-            assert np.array_equal(sound, whole[: len(sound)])
-            outcomes["whole or shorter"] += 1
+            np.testing.assert_array_equal(read_audio(damage(data, random.Random(seed))), whole)
         except DecodeError:
-            outcomes["error"] += 1
-    assert outcomes["error"] > 30
+            errors += 1
+    assert errors > 30
 
 
 def test_a_tolerant_reader_keeps_what_damage_has_not_reached(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ __all__ = ["read_audio", "read_sound"]
 PREROLL = 0.5  # seconds
 # Containers in which seeking leads to a sample, not merely to somewhere near it.
 SEEKABLE_CONTAINERS = ("mov", "wav")
+# Containers whose header tells how long the track is, and does not merely estimate it.
+STATED_LENGTHS = ("mov", "wav", "flac")
 # Neighbouring packets whose times disagree by less belong together: Matroska rounds to milliseconds.
 TIME_TOLERANCE = 0.02  # seconds
 
@@ -51,6 +53,8 @@ def read_audio(
         first = next(_decode(media, None), None)
         if first is None:
             raise NoAudioError(media.name, "its sound track has no sample")
+        if first.pts and "flac" in media.container.format.name:
+            raise DecodeError(media.name, "the beginning of its sound is lost")
         origin = float((first.pts or 0) * first.time_base)
         return read_sound(media, origin + start, seconds, sample_rate)
     finally:
@@ -141,7 +145,8 @@ def _mono_pieces(
                 pieces.append((position, samples))
                 position += len(samples)
         else:
-            _check_complete(media, native, position or 0, end)
+            if pieces and (end is None or pieces[-1][0] < end):
+                _check_complete(media, (pieces[-1][0] + len(pieces[-1][1]) - pieces[0][0]) / native)
     return pieces
 
 
@@ -167,16 +172,13 @@ def _sound_stream(media: Media) -> Any:
     return stream
 
 
-def _check_complete(media: Media, native: int, position: int, end: int | None) -> None:
-    """The track has ended: is that where its header says?"""
+def _check_complete(media: Media, seconds: float) -> None:
+    """The track has ended, so many seconds after it began: is that what its header says?"""
     stream = _sound_stream(media)
-    if stream.duration is None or not any(
-        name in media.container.format.name for name in SEEKABLE_CONTAINERS
-    ):
+    if stream.duration is None or not any(name in media.container.format.name for name in STATED_LENGTHS):
         return
-    stated = float(((stream.start_time or 0) + stream.duration) * stream.time_base)
-    missing = stated - position / native
-    if missing > 0.1 and (end is None or position < end):
+    missing = float(stream.duration * stream.time_base) - seconds
+    if missing > 0.1:
         raise DecodeError(media.name, f"its sound track is cut off {missing:.2f} s before its end")
 
 

@@ -12,7 +12,7 @@ that has to be read from its start, counting frames. Such reasons are:
 - a decoder that delays its output although no packet is out of order,
 - a jump in time in Matroska or another count than the header's in AVI: a damaged packet may have been
   skipped,
-- interlaced pictures, which may come one field a packet, and codecs with hidden frames (VP8).
+- interlaced pictures, which may come one field a packet, and codecs outside `ONE_TO_ONE_CODECS`.
 
 Indices of local files are kept in a process-wide table, keyed by path, modification time and size.
 """
@@ -39,8 +39,11 @@ CACHE_SIZE = 10_000
 
 # Containers whose packets carry the presentation times that the encoder meant.
 TIMED_CONTAINERS = ("mov", "matroska")
-# Codecs of which one packet is one shown frame (where pictures are not interlaced).
-ONE_TO_ONE_CODECS = ("h264", "hevc", "mpeg4", "mpeg2video", "vp9", "av1")
+# Codecs of which one packet is one shown frame (where pictures are not interlaced). The AV1 decoder passes
+# over packets that were cut short without a word, VP8 has frames that are never shown.
+ONE_TO_ONE_CODECS = ("h264", "hevc", "mpeg4", "mpeg2video", "vp9")
+# Codecs whose decoder carries something over from what it decoded before a seek (seen on damaged files).
+UNSEEKABLE_CODECS = ("vp8",)
 
 
 @dataclass(frozen=True)
@@ -241,7 +244,8 @@ def _build(media: Media) -> VideoIndex:
     if media.tolerant or doubtful:
         decoded = [first.pts, *(frame.pts for frame in frames)]
         seekable = decoded == expected and any(name in container for name in (*TIMED_CONTAINERS, "avi"))
-        seekable = seekable and not media.tolerant and len(packets.pts) == len(set(packets.pts))
+        seekable = seekable and len(packets.pts) == len(set(packets.pts))
+        seekable = seekable and not media.tolerant and codec not in UNSEEKABLE_CODECS
     else:
         decoded, seekable = list(expected), True
 
