@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import socket
 import tempfile
@@ -46,5 +47,12 @@ def run_processes(function: Callable[..., Any], world: int, *arguments: Any) -> 
     """
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_process, (function, world, _free_port(), folder, arguments), nprocs=world)
+        # The server imports the heavy packages once for all tests of a session.
+        multiprocessing.set_forkserver_preload(["torch", "videossl_hf.models.stica.modeling_stica"])
+        mp.start_processes(
+            _process,
+            (function, world, _free_port(), folder, arguments),
+            nprocs=world,
+            start_method="forkserver",
+        )
         return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(world)]
