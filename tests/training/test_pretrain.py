@@ -104,6 +104,15 @@ def test_a_finished_run_goes_on_only_with_its_own_recipe(copied: Path, clips: Pa
     assert steps == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_finished_run_that_is_started_again_stays_as_it_is(clips: Path, tmp_path: Path) -> None:
+    made = recipe(clips, tmp_path / "run", training__max_steps=6)  # ends within an epoch
+    train(made)
+    before = (tmp_path / "run/model.safetensors").read_bytes(), lines(tmp_path / "run")
+    run = train(made)
+    assert (run.resumed_from, run.steps) == (6, 6)
+    assert ((tmp_path / "run/model.safetensors").read_bytes(), lines(tmp_path / "run")) == before
+
+
 def test_going_on_without_the_last_checkpoint_repeats_its_steps_exactly(copied: Path, clips: Path) -> None:
     before = lines(copied)
     shutil.rmtree(copied / "checkpoint-4")

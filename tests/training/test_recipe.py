@@ -60,6 +60,10 @@ def test_every_number_of_a_paper_recipe_names_its_source(path: Path) -> None:
         ({"training": {"output_dir": "o", "max_steps": 0}}, "training.max_steps must be at least 1, got 0"),
         ({"training": {"output_dir": "o"}}, "training: give max_steps or epochs"),
         ({"training": {"max_steps": 3}}, "training.output_dir is missing"),
+        (
+            {"data": {"train": "a", "streaming": True}, "training": {"output_dir": "o", "epochs": 2}},
+            "a stream has no length, so that epochs mean nothing: set training.max_steps",
+        ),
         ({"data": None}, "data.train is missing"),
         ({"data": "clips"}, "data must be a mapping"),
         ({"data": {"train": "a", "cache": "disk"}}, "cache: disk needs cache_dir"),

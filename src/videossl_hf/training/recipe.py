@@ -352,6 +352,8 @@ def make_recipe(tree: Mapping[str, Any]) -> Recipe:
         raise RecipeError(
             f"method {method} has no augmentation settings: leave the section augmentation empty"
         )
+    if values["data"].streaming and values["training"].max_steps is None:
+        raise RecipeError("a stream has no length, so that epochs mean nothing: set training.max_steps")
     recipe = Recipe(method=method, **values)
     settings = convert_processor_settings(method, recipe.make_config(), tree.get("processor"))
     return dataclasses.replace(recipe, processor=settings)

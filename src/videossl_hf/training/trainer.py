@@ -17,7 +17,8 @@ import torch
 from huggingface_hub import CommitOperationAdd, HfApi
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import HubStrategy
 from transformers.utils.hub import PushInProgress
@@ -197,6 +198,11 @@ class VideoSSLTrainer(Trainer):
                 self.train_dataset.set_epoch(epoch)
         super()._run_epoch(train_dataloader=train_dataloader, epoch=epoch, **kwargs)
 
+    def _prepare_input(self, data: Any) -> Any:
+        if isinstance(data, Tensor):  # from pinned memory the step need not wait for the copy
+            return data.to(self.args.device, non_blocking=True)
+        return super()._prepare_input(data)
+
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """As in Trainer, with a stopwatch."""
         with self.throughput.waiting_for_data():
@@ -217,16 +223,26 @@ class VideoSSLTrainer(Trainer):
     ) -> torch.optim.lr_scheduler.LRScheduler:
         """The recipe's schedule, stepped once per optimiser step."""
         if self.lr_scheduler is None:
-            steps_per_epoch = None
-            if not self.streaming:
-                batch_size = self.args.per_device_train_batch_size * self.args.world_size
-                batches = len(self.train_dataset) // batch_size
-                steps_per_epoch = math.ceil(batches / self.args.gradient_accumulation_steps)
             self.lr_scheduler = make_scheduler(
-                optimizer or self.optimizer, self.schedule_recipe, num_training_steps, steps_per_epoch
+                optimizer or self.optimizer, self.schedule_recipe, num_training_steps, self._steps_per_epoch
             )
             self._created_lr_scheduler = True
         return self.lr_scheduler
+
+    @property
+    def _steps_per_epoch(self) -> int | None:
+        """Optimiser steps in an epoch; None for a stream."""
+        if self.streaming:
+            return None
+        batches = len(self.train_dataset) // (self.args.per_device_train_batch_size * self.args.world_size)
+        return math.ceil(batches / self.args.gradient_accumulation_steps)
+
+    @property
+    def _planned_steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        if self.args.max_steps > 0:
+            return self.args.max_steps
+        return math.ceil(self.args.num_train_epochs * (self._steps_per_epoch or 0))
 
     def compute_loss(
         self,
@@ -287,6 +303,12 @@ class VideoSSLTrainer(Trainer):
             resume_from_checkpoint = str(resume_from_checkpoint)
             self.steps_to_replay = int(resume_from_checkpoint.rstrip("/").rsplit("-", 1)[-1])
             self.args.eval_on_start = False  # the run before has logged it
+            if self.steps_to_replay >= self._planned_steps:  # Trainer would take one step more
+                self._load_from_checkpoint(resume_from_checkpoint)
+                self.state = TrainerState.load_from_json(
+                    str(Path(resume_from_checkpoint) / TRAINER_STATE_NAME)
+                )
+                return None
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
