@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from .data.reader import VideoReader
+from .data.sounding_shapes import REVERSAL
 from .errors import OutputError
 from .evaluation.clips import PreparedClips, PreparedSample
 from .evaluation.knn import nearest_neighbours
@@ -38,7 +39,8 @@ from .visualize.theme import Picture
 __all__ = ["DemoFindings", "write_report"]
 
 _LOSSES = {"loss": "total", "loss_cross_modal": "sound and vision", "loss_crops": "crops"}
-_QUERIES, _NEIGHBOURS, _STRIP_FRAMES = 6, 3, 8
+_ERRORS = 10
+_QUERIES, _NEIGHBOURS, _STRIP_FRAMES = 6, 3, 6
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def write_report(findings: DemoFindings, path: Path) -> None:
             {"chance": 100 / len(findings.names)},
             label="validation kNN top-1 (%)",
         ),
-        "confusion": _confusion(findings),
+        "confusion": confusion_picture(_confusions(findings), findings.names),
         "sound_and_vision": _similarity(findings),
     }
     queries, board = _neighbours(findings)
@@ -140,7 +142,7 @@ def _page(findings: DemoFindings, pictures: dict[str, Picture], queries: Sequenc
                 "Top-1 on held-out clips. The band is a bootstrap 95 % interval over the clips; the dotted "
                 "line is chance. Frame differences, made by hand, are strong on this data: no table of it "
                 "should leave them out.",
-                [figure_block("", pictures["figures"]), _table(findings)],
+                [figure_block("", pictures["figures"], full=True), _table(findings)],
             ),
             Section(
                 "How it came about",
@@ -170,7 +172,7 @@ def _page(findings: DemoFindings, pictures: dict[str, Picture], queries: Sequenc
                 "Where the probe errs",
                 "Rows are the true motions; a cell is its share of the row in percent. Five pairs of motions "
                 "are time reversals of each other: only the order of the frames tells them apart.",
-                [figure_block("", pictures["confusion"])],
+                [figure_block("", pictures["confusion"]), _confusion_table(findings)],
             ),
             Section("How to get it again", "", [_settings(findings)]),
         ],
@@ -203,7 +205,7 @@ def _table(findings: DemoFindings) -> str:
         ]
         for name, found in findings.outcomes.items()
     ]
-    return table_block(header, rows, strong=(0,))
+    return table_block(header, rows, strong=(0,), full=True)
 
 
 def _sound_table(findings: DemoFindings) -> str:
@@ -237,12 +239,30 @@ def _losses(log: Sequence[dict[str, Any]]) -> dict[str, list[tuple[float, float]
     }
 
 
-def _confusion(findings: DemoFindings) -> Picture:
+def _confusions(findings: DemoFindings) -> torch.Tensor:
+    """(true, predicted) counts of the probe on the pre-trained features."""
     found = findings.outcomes[next(iter(findings.outcomes))]["linear"]
     assert found.scores is not None
     labels = next(iter(findings.tables.values()))[1].labels
-    counts = confusion_matrix(found.scores.argmax(dim=1).cpu(), labels, len(findings.names))
-    return confusion_picture(counts, findings.names)
+    return confusion_matrix(found.scores.argmax(dim=1).cpu(), labels, len(findings.names))
+
+
+def _confusion_table(findings: DemoFindings) -> str:
+    """The most frequent errors, and whether they are errors about the order of time."""
+    counts = _confusions(findings)
+    share = 100 * counts.double() / counts.sum(dim=1, keepdim=True).clamp(min=1)
+    share.fill_diagonal_(0)
+    rows = []
+    for cell in share.flatten().argsort(descending=True, stable=True)[:_ERRORS].tolist():
+        true, predicted = divmod(cell, len(share))
+        if share[true, predicted] > 0:
+            names = findings.datasets[1].features["label"].names
+            reversed_time = "yes" if REVERSAL[names[true]] == names[predicted] else ""
+            row = [f"{findings.names[true]} as {findings.names[predicted]}"]
+            rows.append([*row, f"{share[true, predicted]:.0f}", reversed_time])
+    right = 100 * counts.diagonal().sum().item() / max(counts.sum().item(), 1)
+    title = f"{right:.1f} % are right; the most frequent errors"
+    return table_block(["taken", "% of the class", "its time reversal"], rows, title=title)
 
 
 def _first_of_each_class(table: FeatureTable) -> list[int]:

@@ -94,16 +94,22 @@ def tiles_block(tiles: Sequence[tuple[str, str, str]]) -> str:
     return f'<div class="tiles">{"".join(cells)}</div>'
 
 
-def figure_block(title: str, picture: Picture, caption: str = "") -> str:
-    """A picture with a title and a caption."""
+def figure_block(title: str, picture: Picture, caption: str = "", *, full: bool = False) -> str:
+    """A picture with a title and a caption; `full` gives it the whole width."""
     note = f"<p>{html.escape(caption)}</p>" if caption else ""
-    return f'<div class="card"><h3>{html.escape(title)}</h3>{picture.svg}{note}</div>'
+    heading = f"<h3>{html.escape(title)}</h3>" if title else ""
+    return f'<div class="card{" full" if full else ""}">{heading}{picture.svg}{note}</div>'
 
 
 def table_block(
-    header: Sequence[str], rows: Sequence[Sequence[str]], *, strong: Sequence[int] = (), title: str = ""
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    strong: Sequence[int] = (),
+    title: str = "",
+    full: bool = False,
 ) -> str:
-    """A table; the rows numbered in `strong` stand out."""
+    """A table; the rows numbered in `strong` stand out, `full` gives it the whole width."""
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
     body = "".join(
         f"<tr{' class=strong' if number in strong else ''}>"
@@ -112,7 +118,8 @@ def table_block(
         for number, row in enumerate(rows)
     )
     heading = f"<h3>{html.escape(title)}</h3>" if title else ""
-    return f'<div class="card wide">{heading}<table><tr>{head}</tr>{body}</table></div>'
+    width = " full" if full else ""
+    return f'<div class="card scroll{width}">{heading}<table><tr>{head}</tr>{body}</table></div>'
 
 
 def settings_block(title: str, settings: Mapping[str, object], details: str = "") -> str:
@@ -125,7 +132,8 @@ def settings_block(title: str, settings: Mapping[str, object], details: str = ""
         if details
         else ""
     )
-    return f'<div class="card"><h3>{html.escape(title)}</h3><dl>{pairs}</dl>{more}</div>'
+    heading = f"<h3>{html.escape(title)}</h3>" if title else ""
+    return f'<div class="card full">{heading}<dl>{pairs}</dl>{more}</div>'
 
 
 def strip_rows(queries: Sequence[Mapping[str, object]]) -> str:

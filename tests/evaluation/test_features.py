@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from videossl_hf.data.reader import VideoReader
+from videossl_hf.errors import DataError, DecodeError, InputError
+from videossl_hf.evaluation.baselines import make_baseline
+from videossl_hf.evaluation.cache import FeatureCache, load_features
+from videossl_hf.evaluation.clips import PreparedClips, Views
+from videossl_hf.evaluation.features import embed, extract_features
+
+
+def broken(dataset, row):
+    """The dataset with one file replaced by text."""
+    cells = dataset["video"][:]
+    cells[row] = {"bytes": b"no video", "path": None}
+    return dataset.remove_columns("video").add_column("video", cells)
+
+
+def test_features_labels_and_keys_come_in_the_order_of_the_data(tiny, test_clips):
+    table = extract_features(tiny.model, tiny.processor, test_clips, batch_size=5)
+    assert table.labels.tolist() == test_clips["label"][:]
+    assert table.label_names == test_clips.features["label"].names
+    assert table.keys[3] == "/".join(Path(test_clips[3]["video"]["path"]).parts[-2:])
+    with torch.no_grad():
+        inputs = tiny.processor(videos=[test_clips[7]["video"]])["pixel_values_videos"]
+        expected = tiny.model.stica(pixel_values_videos=inputs).pooler_output[0]
+    torch.testing.assert_close(table.features[7], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_views_of_a_clip_are_averaged(tiny, test_clips):
+    table = extract_features(tiny.model, tiny.processor, test_clips, views="2x3", batch_size=6)
+    inputs = tiny.processor(videos=[test_clips[5]["video"]], num_clips=2, num_crops=3)
+    views = inputs["pixel_values_videos"][0]
+    assert views.shape[0] == 6
+    expected = embed(tiny.model.stica, views).mean(dim=0)
+    torch.testing.assert_close(table.features[5], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_all_views_of_a_video_come_from_opening_it_once(tiny, test_clips, monkeypatch):
+    opened = []
+    original = VideoReader.__init__
+    monkeypatch.setattr(VideoReader, "__init__", lambda *a, **k: opened.append(1) or original(*a, **k))
+    PreparedClips(tiny.processor, test_clips, views="3x3")[0]
+    assert len(opened) == 1
+
+
+def test_a_sample_with_more_views_than_a_batch_holds_is_split(tiny, test_clips):
+    few = test_clips.select(range(2))
+    small = extract_features(tiny.model, tiny.processor, few, views="2x3", batch_size=4)
+    large = extract_features(tiny.model, tiny.processor, few, views="2x3", batch_size=64)
+    torch.testing.assert_close(small.features, large.features, rtol=1e-5, atol=1e-6)
+
+
+def test_sound_features_come_from_the_sound_tower(tiny, test_clips):
+    table = extract_features(tiny.model, tiny.processor, test_clips, modality="audio")
+    inputs = tiny.processor(videos=[test_clips[0]["video"]], audio=True)["input_features"]
+    with torch.no_grad():
+        expected = tiny.model.stica(input_features=inputs).audio_pooler_output[0]
+    torch.testing.assert_close(table.features[0], expected, rtol=1e-5, atol=1e-6)
+    twice = extract_features(tiny.model, tiny.processor, test_clips, modality="audio", views="2x1")
+    assert twice.features.shape == table.features.shape
+
+
+def test_the_shared_space_is_that_of_the_projection_heads(tiny, test_clips):
+    for modality in ("video", "audio"):
+        table = extract_features(tiny.model, tiny.processor, test_clips, modality=modality, space="shared")
+        assert table.features.shape == (12, 8)
+        torch.testing.assert_close(table.features.norm(dim=1), torch.ones(12))
+
+
+def test_the_model_comes_back_in_the_modes_it_was_in(tiny, test_clips):
+    tiny.model.train()
+    tiny.model.stica.audio_model.eval()
+    before = {name: value.clone() for name, value in tiny.model.state_dict().items()}
+    try:
+        extract_features(tiny.model, tiny.processor, test_clips.select(range(2)))
+        assert tiny.model.stica.video_model.training
+        assert not tiny.model.stica.audio_model.training
+        assert all(torch.equal(value, before[name]) for name, value in tiny.model.state_dict().items())
+    finally:
+        tiny.model.eval()
+
+
+def test_worker_processes_change_nothing(tiny, test_clips):
+    alone = extract_features(tiny.model, tiny.processor, test_clips, batch_size=4)
+    helped = extract_features(tiny.model, tiny.processor, test_clips, batch_size=4, num_workers=2)
+    assert torch.equal(alone.features, helped.features)
+    assert alone.keys == helped.keys
+
+
+def test_kept_clips_are_decoded_once(tiny, test_clips, monkeypatch):
+    clips = PreparedClips(tiny.processor, test_clips, keep=True)
+    first = extract_features(tiny.model, tiny.processor, clips)
+    monkeypatch.setattr(VideoReader, "__init__", lambda *a, **k: pytest.fail("decoded again"))
+    assert torch.equal(extract_features(tiny.model, tiny.processor, clips).features, first.features)
+
+
+def test_hand_made_features_see_what_the_processor_makes(tiny, test_clips):
+    pixels = PreparedClips(tiny.processor, test_clips)[4].inputs
+    difference = extract_features(make_baseline("frame-difference"), tiny.processor, test_clips)
+    assert torch.equal(difference.features[4], (pixels[0, 1:] - pixels[0, :-1]).abs().flatten())
+    raw = extract_features(make_baseline("raw-pixels"), tiny.processor, test_clips)
+    assert torch.equal(raw.features[4], pixels.flatten())
+
+
+def test_a_broken_file_raises_or_is_left_out_and_named(tiny, test_clips, tmp_path):
+    dataset = broken(test_clips, 6)
+    with pytest.raises(DecodeError):
+        extract_features(tiny.model, tiny.processor, dataset, num_workers=1)
+    for cache in (None, tmp_path / "cache"):
+        table = extract_features(
+            tiny.model, tiny.processor, dataset, on_error="skip", cache_dir=cache, shard_size=4
+        )
+        assert len(table) == 11
+        assert table.labels.tolist() == [v for n, v in enumerate(dataset["label"][:]) if n != 6]
+        assert [entry["key"] for entry in table.info["skipped"]] == ["row 6"]
+
+
+def test_a_set_of_broken_files_is_an_error(tiny, test_clips, tmp_path):
+    dataset = broken(test_clips, 0).select([0])
+    for cache in (None, tmp_path / "cache"):
+        with pytest.raises(DataError, match="could be decoded"):
+            extract_features(tiny.model, tiny.processor, dataset, on_error="skip", cache_dir=cache)
+
+
+class TestCache:
+    def extract(self, tiny, clips, folder, **settings):
+        defaults = {"cache_dir": folder, "batch_size": 2, "shard_size": 4}
+        return extract_features(tiny.model, tiny.processor, clips, **(defaults | settings))
+
+    def test_what_is_there_is_read_and_equals_what_was_computed(
+        self, tiny, test_clips, tmp_path, monkeypatch
+    ):
+        first = self.extract(tiny, test_clips, tmp_path)
+        assert len(list(tmp_path.glob("shard-*.safetensors"))) == 3
+        monkeypatch.setattr(VideoReader, "__init__", lambda *a, **k: pytest.fail("decoded again"))
+        for again in (self.extract(tiny, test_clips, tmp_path), load_features(tmp_path)):
+            assert torch.equal(again.features, first.features)
+            assert (again.keys, again.label_names) == (first.keys, first.label_names)
+            assert torch.equal(again.labels, first.labels)
+
+    def test_an_interrupted_extraction_goes_on_without_repeating_a_shard(
+        self, tiny, test_clips, tmp_path, monkeypatch
+    ):
+        whole = self.extract(tiny, test_clips, tmp_path / "whole")
+        original = FeatureCache.write
+
+        def stop_at_second(cache, shard, table):
+            if shard == 1:
+                raise KeyboardInterrupt
+            original(cache, shard, table)
+
+        monkeypatch.setattr(FeatureCache, "write", stop_at_second)
+        with pytest.raises(KeyboardInterrupt):
+            self.extract(tiny, test_clips, tmp_path / "part")
+        with pytest.raises(DataError, match="1 of 3 shards"):
+            load_features(tmp_path / "part")
+        written = []
+        monkeypatch.setattr(FeatureCache, "write", lambda c, n, t: written.append(n) or original(c, n, t))
+        table = self.extract(tiny, test_clips, tmp_path / "part", batch_size=12, shard_size=12)
+        assert written == [1, 2]
+        assert torch.equal(table.features, whole.features)
+
+    def test_a_damaged_shard_is_made_again(self, tiny, test_clips, tmp_path):
+        first = self.extract(tiny, test_clips, tmp_path)
+        shard = tmp_path / "shard-00001.safetensors"
+        shard.write_bytes(shard.read_bytes()[:40])
+        assert torch.equal(self.extract(tiny, test_clips, tmp_path).features, first.features)
+
+    def test_features_of_another_model_data_or_setting_are_refused(self, tiny, test_clips, tmp_path):
+        self.extract(tiny, test_clips, tmp_path)
+        with pytest.raises(DataError, match="views '1x1' instead of '2x1'"):
+            self.extract(tiny, test_clips, tmp_path, views="2x1")
+        with pytest.raises(DataError, match="made with data"):
+            self.extract(tiny, test_clips.select(range(11)), tmp_path)
+        with pytest.raises(DataError, match="made with modality 'video'"):
+            self.extract(tiny, test_clips, tmp_path, modality="audio")
+        bias = tiny.model.stica.video_model.pooling.layers[0].norm1.bias
+        with torch.no_grad():
+            bias.add_(1e-3)
+        try:
+            with pytest.raises(DataError, match=r"made with weights .* name another folder"):
+                self.extract(tiny, test_clips, tmp_path)
+        finally:
+            with torch.no_grad():
+                bias.sub_(1e-3)
+
+    def test_a_folder_without_features_says_so(self, tmp_path):
+        with pytest.raises(DataError, match=r"no manifest\.json"):
+            load_features(tmp_path)
+        (tmp_path / "manifest.json").write_text(json.dumps({"format": 99}))
+        with pytest.raises(DataError, match="not a feature manifest"):
+            load_features(tmp_path)
+        (tmp_path / "manifest.json").write_text("{")
+        with pytest.raises(DataError, match="cannot be read"):
+            load_features(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["10", "0x1", "3x2", "2x", "x3", "1x1x1", "-1x3"])
+def test_views_that_make_no_sense_are_refused(text):
+    with pytest.raises(InputError, match="CLIPSxCROPS"):
+        Views.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"modality": "smell"}, InputError, "modality"),
+        ({"modality": "audio", "views": "1x3"}, InputError, "cannot be cropped"),
+        ({"on_error": "ignore"}, InputError, "on_error"),
+        ({"batch_size": 0}, InputError, "batch_size"),
+        ({"space": "outer"}, InputError, "space"),
+    ],
+)
+def test_settings_that_do_not_exist_are_refused(tiny, test_clips, settings, error, message):
+    with pytest.raises(error, match=message):
+        extract_features(tiny.model, tiny.processor, test_clips, **settings)
+
+
+def test_data_that_cannot_be_evaluated_is_refused(tiny, test_clips):
+    with pytest.raises(DataError, match="empty"):
+        extract_features(tiny.model, tiny.processor, test_clips.select([]))
+    with pytest.raises(InputError, match="streaming=False"):
+        extract_features(tiny.model, tiny.processor, test_clips.to_iterable_dataset())
+    with pytest.raises(DataError, match="no video column"):
+        extract_features(tiny.model, tiny.processor, test_clips.remove_columns("video"))
+
+
+def test_a_model_without_the_space_or_the_tower_says_so(tiny, test_clips):
+    with pytest.raises(InputError, match="get_video_embeddings"):
+        extract_features(tiny.model.stica, tiny.processor, test_clips, space="shared")
+    with pytest.raises(InputError, match="at least two frames"):
+        make_baseline("frame-difference")(torch.zeros(1, 1, 3, 4, 4))
+    with pytest.raises(InputError, match="frame-difference"):
+        make_baseline("colour")
