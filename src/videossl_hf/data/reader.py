@@ -291,11 +291,10 @@ class VideoReader:
                 break
         else:
             raise _InexactError
-        expected = index.pts[position : last + 1].tolist()
-        for place, (following, pts) in enumerate(
-            zip(chain([packet], packets), expected, strict=False), start=position
-        ):
-            if following.pts != pts:
+        packets = chain([packet], packets)
+        for place, following in zip(range(position, last + 1), packets, strict=False):
+            bytes_at = -1 if following.pos is None else following.pos
+            if following.pts != index.pts[place] or bytes_at != index.bytes_at[place]:
                 raise _InexactError
             yield place, following
 

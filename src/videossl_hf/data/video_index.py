@@ -87,6 +87,7 @@ class VideoIndex:
         file.
         pts: int64 (packets,), presentation time of every packet in the order of the file.
         dts: int64 (packets,), decoding times in the same order.
+        bytes_at: int64 (packets,), where each packet lies in the file; after a seek, times alone may mislead.
         keys: int64, positions of the keyframes among the packets.
         unreferenced: bool (packets,), whether other frames are the same without this packet.
         positions: int64 (num_frames,), position among the packets of every frame in order of presentation.
@@ -99,6 +100,7 @@ class VideoIndex:
     seekable: bool
     pts: np.ndarray
     dts: np.ndarray
+    bytes_at: np.ndarray
     keys: np.ndarray
     unreferenced: np.ndarray
     positions: np.ndarray
@@ -192,6 +194,7 @@ class _Packets:
 
     pts: list[int | None]
     dts: list[int | None]
+    bytes_at: list[int]
     is_key: list[bool]
     is_hidden: list[bool]
     is_unreferenced: list[bool]
@@ -203,7 +206,7 @@ class _Packets:
 
 def _scan(media: Media) -> _Packets:
     """Read all packets of the video stream without decoding one."""
-    packets = _Packets([], [], [], [], [])
+    packets = _Packets([], [], [], [], [], [])
     stream = _video_stream(media)
     is_unreferenced = unreferenced_test(stream.codec_context)
     with decode_errors(media.name):
@@ -212,6 +215,7 @@ def _scan(media: Media) -> _Packets:
                 raise DecodeError(media.name, f"it is damaged or cut off at frame {len(packets.pts)}")
             packets.pts.append(packet.pts)
             packets.dts.append(packet.dts)
+            packets.bytes_at.append(-1 if packet.pos is None else packet.pos)
             packets.is_key.append(packet.is_keyframe)
             packets.is_hidden.append(packet.is_discard)
             packets.is_unreferenced.append(is_unreferenced(memoryview(packet)))
@@ -275,7 +279,7 @@ def _build(media: Media) -> VideoIndex:
     times.flags.writeable = False
     if not seekable:
         nothing = np.zeros(0, dtype=np.int64)
-        return VideoIndex(info, times, start, turn, False, nothing, nothing, nothing, nothing, nothing)
+        return VideoIndex(info, times, start, turn, False, *[nothing] * 6)
     pts = np.array(packets.pts, dtype=np.int64)
     dts = np.array([p if d is None else d for p, d in zip(packets.pts, packets.dts, strict=True)], np.int64)
     shown = np.flatnonzero(~np.array(packets.is_hidden))
@@ -287,6 +291,7 @@ def _build(media: Media) -> VideoIndex:
         seekable=True,
         pts=pts,
         dts=dts,
+        bytes_at=np.array(packets.bytes_at, dtype=np.int64),
         keys=np.flatnonzero(packets.is_key),
         unreferenced=np.array(packets.is_unreferenced),
         positions=shown[np.argsort(pts[shown])],
