@@ -212,3 +212,24 @@ def test_a_tolerant_reader_of_an_undamaged_file_keeps_every_frame(clip_with_soun
     with VideoReader(clip_with_sound) as reader, VideoReader(clip_with_sound, tolerant=True) as tolerant:
         np.testing.assert_array_equal(tolerant.frames(range(30), SIZE), reader.frames(range(30), SIZE))
         np.testing.assert_array_equal(tolerant.audio(0.5, 1, 16000), reader.audio(0.5, 1, 16000))
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "mpeg4", "mpeg2video", "libvpx-vp9"])
+def test_a_destroyed_packet_is_noticed_by_the_frames_after_it(codec: str, tmp_path: Path) -> None:
+    # Zeros in place of a packet are no frame at all; the decoder must not be told to overlook that.
+    options = {"g": "24", "bf": "2", "cpu-used": "8", "x265-params": "keyint=24:log-level=none"}
+    path = write_media(tmp_path / "clip.mp4", num_frames=16, codec=codec, fps=25, options=options)
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    with VideoReader(path) as reader:
+        whole = reader.frames(range(16), SIZE)
+    raised = 0
+    for packet in packets[1:]:
+        data = bytearray(path.read_bytes())
+        data[packet.pos : packet.pos + packet.size] = bytes(packet.size)
+        try:
+            with VideoReader(bytes(data)) as reader:
+                np.testing.assert_array_equal(reader.frames([15], SIZE), whole[[15]])
+        except DecodeError:
+            raised += 1
+    assert raised > 0

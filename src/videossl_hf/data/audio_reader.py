@@ -99,9 +99,11 @@ def _read(media: Media, start: float, seconds: float | None, sample_rate: int, *
     end = None if length is None else _divide_up((wanted + length) * native, sample_rate) + filter_in
 
     pieces = _mono_pieces(media, chain([first], frames), native, begin, end)
-    track_from, track_to = pieces[0][0], pieces[-1][0] + len(pieces[-1][1])
-    if seek and track_from > begin:
+    if seek and (not pieces or pieces[0][0] > begin):
         raise DecodeError(media.name, "seeking led past the span")
+    if not pieces:
+        return np.zeros(length or 0, dtype=np.int16)
+    track_from, track_to = pieces[0][0], pieces[-1][0] + len(pieces[-1][1])
     if length is None or end is None:
         length, end = max(_divide_up(track_to * sample_rate, native) - wanted, 0), track_to + filter_in
     track = np.zeros(max(end - begin, 1), dtype=np.float32)
@@ -128,7 +130,8 @@ def _mono_pieces(
     pieces: list[tuple[int, np.ndarray]] = []
     position, covered = None, 0
     with decode_errors(media.name):
-        to_mono = load_pyav().AudioResampler("flt", "mono", native)
+        # Whole numbers: as floats, FFmpeg's mix of two equal channels would be 1.4 times as loud as each.
+        to_mono = load_pyav().AudioResampler("s32", "mono", native)
         for frame in frames:
             stated = position if frame.pts is None else round(frame.pts * frame.time_base * native)
             if position is None:
@@ -141,7 +144,7 @@ def _mono_pieces(
                 break
             covered = position + round((frame.duration or 0) * frame.time_base * native)
             for mono in to_mono.resample(frame):
-                samples = mono.to_ndarray()[0]
+                samples = mono.to_ndarray()[0].astype(np.float32) / np.float32(2**31)
                 pieces.append((position, samples))
                 position += len(samples)
         else:

@@ -254,28 +254,32 @@ class VideoReader:
         """Whether all frames of a run arrived, undamaged, when decoding began at a keyframe."""
         index = self._index
         context = self._media.stream("video").codec_context
-        missing = {int(index.pts[index.positions[number]]): number for number in run.frames}
-        shown = set(missing)
+        wanted = {int(index.pts[index.positions[number]]): number for number in run.frames}
+        start = int(index.pts[index.keys[key]])
+        awaited = set(wanted)
 
         def take(frames: list[Any]) -> None:
             for frame in frames:
                 if frame.is_corrupt:
                     raise _InexactError
-                if frame.pts in missing:
-                    deliver(missing.pop(frame.pts), frame)
+                awaited.discard(frame.pts)
+                if frame.pts in wanted:
+                    deliver(wanted[frame.pts], frame)
 
         try:
             for position, packet in self._packets_between(int(index.keys[key]), run.last):
-                if index.unreferenced[position] and packet.pts not in shown:
+                if index.unreferenced[position] and packet.pts not in wanted:
                     continue
+                # Frames shown before the keyframe may refer to what was not decoded: those never come.
+                if packet.pts >= start and not index.hidden[position]:
+                    awaited.add(packet.pts)
                 take(context.decode(packet))
-                if not missing:
-                    return True
             # All that is wanted is in the decoder: draining it costs less than feeding it further frames.
             take(context.decode(None))
         except Exception:  # whatever it was: decoding from the start of the file will tell
             return False
-        return not missing
+        # A packet without a frame is a reference that others lacked, though the decoder may say nothing.
+        return not awaited
 
     def _packets_between(self, first: int, last: int) -> Iterator[tuple[int, Any]]:
         """Seek to a keyframe and yield (position, packet) up to a position, comparing all with the index."""

@@ -90,6 +90,7 @@ class VideoIndex:
         bytes_at: int64 (packets,), where each packet lies in the file; after a seek, times alone may mislead.
         keys: int64, positions of the keyframes among the packets.
         unreferenced: bool (packets,), whether other frames are the same without this packet.
+        hidden: bool (packets,), whether an edit list keeps the frame from being shown.
         positions: int64 (num_frames,), position among the packets of every frame in order of presentation.
     """
 
@@ -103,6 +104,7 @@ class VideoIndex:
     bytes_at: np.ndarray
     keys: np.ndarray
     unreferenced: np.ndarray
+    hidden: np.ndarray
     positions: np.ndarray
 
     def key_before(self, frame: int) -> int:
@@ -279,7 +281,7 @@ def _build(media: Media) -> VideoIndex:
     times.flags.writeable = False
     if not seekable:
         nothing = np.zeros(0, dtype=np.int64)
-        return VideoIndex(info, times, start, turn, False, *[nothing] * 6)
+        return VideoIndex(info, times, start, turn, False, *[nothing] * 7)
     pts = np.array(packets.pts, dtype=np.int64)
     dts = np.array([p if d is None else d for p, d in zip(packets.pts, packets.dts, strict=True)], np.int64)
     shown = np.flatnonzero(~np.array(packets.is_hidden))
@@ -294,6 +296,7 @@ def _build(media: Media) -> VideoIndex:
         bytes_at=np.array(packets.bytes_at, dtype=np.int64),
         keys=np.flatnonzero(packets.is_key),
         unreferenced=np.array(packets.is_unreferenced),
+        hidden=np.array(packets.is_hidden),
         positions=shown[np.argsort(pts[shown])],
     )
 
