@@ -163,7 +163,7 @@ def run_demo(settings: DemoSettings, console: Console | None = None) -> DemoFind
     with watch.stage("Drawing the report"):
         findings = scored.findings(_read_log(training), identical, watch.seconds, settings.steps)
         write_report(findings, report)
-    console.print(_summary(findings, report, package))
+    console.print(_summary(findings, watch.seconds, report, package))
     return findings
 
 
@@ -364,7 +364,7 @@ def _read_log(training: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def _summary(findings: DemoFindings, report: Path, package: Path) -> Panel:
+def _summary(findings: DemoFindings, seconds: dict[str, float], report: Path, package: Path) -> Panel:
     """One screen: the figures, what they are worth, and where everything lies."""
     table = Table(box=None, padding=(0, 3, 0, 0), header_style="dim")
     table.add_column("")
@@ -375,13 +375,13 @@ def _summary(findings: DemoFindings, report: Path, package: Path) -> Panel:
         table.add_row(name, *(str(panel[name]) for panel in findings.figures.values()), style=style)
     gains = [f"{panel[TRAINED].value - panel[RANDOM].value:+.1f}" for panel in findings.figures.values()]
     table.add_row("gain over random", *gains)
-    times = ", ".join(f"{seconds:.0f} s" for seconds in findings.seconds.values())
     equal = "[green]bit for bit the same[/]" if findings.identical else "[red]OTHER NUMBERS[/]"
     lines = (
-        f"Top-1 on {findings.samples} held-out clips of 12 motions (chance 8.3 %); 95 % intervals of clips.",
-        f"One seed ({findings.seed}): others give other figures. `make smoke-stica SEEDS=3` runs three.",
+        f"Top-1 on {findings.samples} held-out clips of 12 motions; chance is 8.3 %.",
+        "In brackets: bootstrap 95 % intervals over the clips.",
+        f"One seed ({findings.seed}): others give other figures; `make smoke-stica SEEDS=3` runs three.",
         f"Loaded again without this package: {equal}.",
-        f"Stages took {times}; {sum(findings.seconds.values()) / 60:.1f} minutes in all.",
+        f"{sum(seconds.values()) / 60:.1f} minutes in all.",
         "",
         f"report  {report}",
         f"model   {package}",

@@ -91,11 +91,9 @@ class _Fit:
     """Training samples in the coordinates in which the problem is easy.
 
     The penalty does not change under rotations, and weights outside the span of the samples would only cost.
-    So the standardised features are rotated onto their principal axes, at most as many as there are samples,
-    and each axis
-    is then scaled by the curvature that the objective has along it: L-BFGS needs some ten times fewer steps,
-        and
-    features wider than the number of samples cost no more than square ones.
+    So the samples are rotated onto their principal axes, found in the smaller of the spaces of features and
+    of samples, and each axis is scaled by the curvature that the objective has along it. L-BFGS then needs some
+    ten times fewer steps, and wide features cost hardly more than narrow ones.
     """
 
     def __init__(self, features: Tensor, labels: Tensor, num_classes: int | None = None) -> None:
@@ -111,14 +109,17 @@ class _Fit:
         scale = inputs.std(dim=0, correction=0)
         constant = scale <= 1e-12 * self.mean.abs().clamp(min=1.0)
         self.scale = scale.masked_fill(constant, 1.0)
-        inputs = (inputs - self.mean) / self.scale
-        span = None
-        if inputs.shape[1] > len(inputs):
-            span = torch.linalg.qr(inputs.T).Q
-            inputs = inputs @ span
-        self.variance, axes = torch.linalg.eigh(inputs.T @ inputs / len(inputs))
-        self.inputs = inputs @ axes
-        self.axes = axes if span is None else span @ axes  # (width, coordinates), orthonormal columns
+        self.samples = (inputs - self.mean) / self.scale
+        count, width = self.samples.shape
+        if width <= count:
+            self.variance, self.axes = torch.linalg.eigh(self.samples.T @ self.samples / count)
+            self.inputs = self.samples @ self.axes
+        else:
+            variance, axes = torch.linalg.eigh(self.samples @ self.samples.T / count)
+            kept = variance > 1e-11 * variance[-1]
+            self.variance = variance[kept]
+            self.inputs = axes[:, kept] * (count * self.variance).sqrt()
+            self.axes = None
 
     def probe(self, l2: float, max_iterations: int = 2000, tolerance: float = 1e-9) -> LinearProbe:
         """The minimum of the module's objective."""
@@ -131,7 +132,11 @@ class _Fit:
         inputs = torch.cat([self.inputs * step, torch.full_like(self.inputs[:, :1], curvature**-0.5)], dim=1)
         penalty = torch.cat([l2 * step.square(), torch.zeros_like(step[:1])])
         solution = _minimise(inputs, self.targets, self.classes, penalty, max_iterations, tolerance)
-        weight = (solution[:, :-1] * step) @ self.axes.T
+        rotated = solution[:, :-1] * step
+        if self.axes is not None:
+            weight = rotated @ self.axes.T
+        else:  # the axes are samples.T @ inputs / (count * variance), which is too large to write down
+            weight = (rotated / (len(self.samples) * self.variance)) @ self.inputs.T @ self.samples
         return LinearProbe(weight, solution[:, -1] * curvature**-0.5, self.mean, self.scale, l2, {})
 
 

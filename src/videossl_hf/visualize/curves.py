@@ -75,13 +75,13 @@ def accuracy_curve(
         axes.fill_between(steps, values, color=palette.accent, alpha=0.12, linewidth=0)
         axes.plot(steps, values, color=palette.accent, linewidth=2.4, marker="o", markersize=5)
         axes.annotate(
-            f"{values[-1]:.1f}", (steps[-1], values[-1]), (-4, 8), textcoords="offset points", ha="right",
+            f"{values[-1]:.1f}", (steps[-1], values[-1]), (0, 9), textcoords="offset points", ha="center",
             color=palette.accent, fontweight="bold",
         )  # fmt: skip
         for name, value in (references or {}).items():
-            axes.axhline(value, color=palette.muted, linewidth=1.2, linestyle=(0, (4, 4)))
+            axes.axhline(value, color=palette.muted, linewidth=1.2, linestyle=(0, (0, 4)))
             axes.annotate(
-                f"{name} {value:.1f}", (steps[0], value), (4, 4), textcoords="offset points",
+                f"{name} {value:.1f}", (steps[-1], value), (0, 4), textcoords="offset points",
                 color=palette.muted, fontsize=9,
             )  # fmt: skip
         axes.set_xlabel("step")

@@ -38,6 +38,7 @@ def interval_picture(
     rows = list(dict.fromkeys(name for panel in panels.values() for name in panel))
 
     def draw(figure: Figure, palette: Palette) -> None:
+        figure.get_layout_engine().set(wspace=0.12)
         for number, (title, panel) in enumerate(panels.items(), 1):
             axes = figure.add_subplot(1, len(panels), number)
             bare_axes(axes, palette)
@@ -62,6 +63,7 @@ def interval_picture(
             axes.tick_params(axis="y", labelsize=10.5, labelcolor=palette.ink)
             axes.set_ylim(len(rows) - 0.5, -0.75)
             axes.set_xlim(0, 100)
+            axes.set_xticks(range(0, 101, 25))
             axes.set_title(title, fontsize=11, fontweight="bold", loc="left")
             axes.set_xlabel("%")
 

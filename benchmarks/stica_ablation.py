@@ -1,0 +1,275 @@
+"""STiCA, GDT and poolings at equal steps: `python benchmarks/stica_ablation.py --seeds 3 --jobs 2`.
+
+Every cell is one variant of the smoke recipe at one seed, trained for the same number of steps on the same
+clips, and scored by kNN and linear probe on validation and test beside the same network with random weights.
+Hand-made features that learn nothing stand below. A cell that is finished is not run again, and a training
+that was broken off goes on. Every process has one thread, so that two cells fit on two cores.
+
+Writes results/stica-ablation.json, and the table as results/stica-ablation.md. What decides about settings is
+validation; test is printed beside it, not chosen on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPE = ROOT / "training/recipes/stica/smoke.yaml"
+VARIANTS = {
+    "STiCA": "",
+    "STiCA, average pooling": "--model.pooling_layers 0",
+    "no crop losses (alpha 1)": "--model.alpha 1.0",
+    "GDT (one view, no crops, average pooling)": "--model.objective gdt",
+}
+HAND_MADE = ("frame-difference", "raw-pixels")
+SPLITS = ("train", "validation", "test")
+FIGURES = [f"{split}_{protocol}" for split in ("validation", "test") for protocol in ("knn", "linear")]
+
+
+def main() -> int:
+    """Run what is missing, then write the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of a variant, seeds 0 to SEEDS-1 (3)")
+    parser.add_argument("--steps", type=int, default=270, help="of every training (270)")
+    parser.add_argument("--clips", type=int, default=1200, help="training clips to generate (1200)")
+    parser.add_argument("--jobs", type=int, default=2, help="cells at a time, one thread each (2)")
+    parser.add_argument("--work", type=Path, default=Path("outputs/stica-ablation"), help="data and runs")
+    parser.add_argument("--output", type=Path, default=Path("results/stica-ablation.json"))
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="only these")
+    parser.add_argument(
+        "--set", default="", metavar="OVERRIDES", help="recipe keys of every run, in one string"
+    )
+    parser.add_argument("--cell", nargs=2, metavar=("VARIANT", "SEED"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    if args.cell:
+        run_cell(args, args.cell[0], int(args.cell[1]))
+        return 0
+    generate(args)
+    wanted = [(name, seed) for name in args.variants for seed in range(args.seeds)]
+    wanted += [(name, 0) for name in HAND_MADE]
+    todo = [cell for cell in wanted if read_cell(args, *cell) is None]
+    print(f"{len(wanted)} cells, {len(wanted) - len(todo)} finished before", flush=True)
+    with ThreadPoolExecutor(args.jobs) as pool:
+        failed = [cell for cell, code in zip(todo, pool.map(start_cell, todo), strict=True) if code]
+    cells = [cell for cell in (read_cell(args, *name) for name in wanted) if cell is not None]
+    if cells:
+        write_table(args, cells)
+    if failed:
+        print(f"failed: {failed}; see log.txt in their folders, and run this again", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def generate(args: argparse.Namespace) -> None:
+    """The clips that all cells share."""
+    from videossl_hf.data.sounding_shapes import SoundingShapes, write_sounding_shapes
+
+    quarter = args.clips // 4
+    write_sounding_shapes(
+        args.work / "data", SoundingShapes(args.clips, quarter, quarter), processes=args.jobs
+    )
+
+
+def folder_of(args: argparse.Namespace, variant: str, seed: int) -> Path:
+    """Where a cell lies."""
+    name = "".join(letter if letter.isalnum() else "-" for letter in variant.lower())
+    return args.work / f"{name}-{seed}"
+
+
+def settings_of(args: argparse.Namespace, variant: str, seed: int) -> dict[str, Any]:
+    """All that a cell depends on: a finished one with other settings does not count."""
+    return {
+        "variant": variant,
+        "seed": seed,
+        "steps": args.steps,
+        "clips": args.clips,
+        "overrides": shlex.split(VARIANTS.get(variant, "")) + shlex.split(args.set),
+        "recipe": RECIPE.read_text(encoding="utf-8"),
+    }
+
+
+def read_cell(args: argparse.Namespace, variant: str, seed: int) -> dict[str, Any] | None:
+    """A finished cell, or None."""
+    path = folder_of(args, variant, seed) / "cell.json"
+    if not path.is_file():
+        return None
+    cell = json.loads(path.read_text())
+    return cell if cell["settings"] == settings_of(args, variant, seed) else None
+
+
+def start_cell(cell: tuple[str, int]) -> int:
+    """Run one cell in a process of its own; its output goes to log.txt in its folder."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--cell", cell[0], str(cell[1])]
+    started = time.perf_counter()
+    code = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}).returncode
+    state = f"failed with exit code {code}" if code else f"done in {time.perf_counter() - started:.0f} s"
+    print(f"{cell[0]}, seed {cell[1]}: {state}", flush=True)
+    return code
+
+
+def run_cell(args: argparse.Namespace, variant: str, seed: int) -> None:
+    """Train (or go on training) and score one cell."""
+    import torch
+
+    torch.set_num_threads(1)
+    folder = folder_of(args, variant, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = settings_of(args, variant, seed)
+    started = time.process_time()
+    figures: dict[str, dict[str, float]] = {}
+    if variant in HAND_MADE:
+        # Hand-made features see the clips through the processor of any cell: all have the same one.
+        figures["hand-made"] = score(args, variant, str(processor_folder(args)), seed)
+    else:
+        train(args, folder, settings)
+        figures["random"] = score(args, str(folder / "run"), str(folder / "run"), seed, random_weights=True)
+        figures["trained"] = score(args, str(folder / "run"), str(folder / "run"), seed)
+    cell = {"settings": settings, "figures": figures, "cpu_seconds": round(cpu_seconds(started), 1)}
+    part = folder / "cell.json.part"
+    part.write_text(json.dumps(cell, indent=1) + "\n", encoding="utf-8")
+    part.replace(folder / "cell.json")
+
+
+def processor_folder(args: argparse.Namespace) -> Path:
+    """The processor of the recipe, saved once."""
+    from videossl_hf.training.processors import make_processor
+    from videossl_hf.training.recipe import load_recipe
+
+    folder = args.work / "processor"
+    recipe = load_recipe(RECIPE, shlex.split(args.set))
+    make_processor(recipe.method, recipe.make_config(), recipe.processor).save_pretrained(folder)
+    return folder
+
+
+def train(args: argparse.Namespace, folder: Path, settings: dict[str, Any]) -> None:
+    """The command of the README, on one CPU thread; goes on from the newest checkpoint."""
+    command = [
+        *(sys.executable, str(ROOT / "training/pretrain.py"), str(RECIPE)),
+        *("--data.train", str(args.work / "data"), "--training.output_dir", str(folder / "run")),
+        *("--training.max_steps", str(args.steps), "--training.seed", str(settings["seed"])),
+        *("--training.device", "cpu", *settings["overrides"]),
+    ]
+    with (folder / "log.txt").open("a", encoding="utf-8") as log:
+        subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT)
+
+
+def cpu_seconds(started: float) -> float:
+    """Of this process since `started` (its `process_time`) and of its finished children."""
+    import resource
+
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() - started + children.ru_utime + children.ru_stime
+
+
+def score(
+    args: argparse.Namespace, model_name: str, processor_name: str, seed: int, random_weights: bool = False
+) -> dict[str, float]:
+    """Top-1 in percent by kNN and probe on validation and test.
+
+    The probe's penalty is chosen on a fifth of train for the figure on validation, on validation for test.
+    """
+    from videossl_hf.data.datasets import load_videos
+    from videossl_hf.evaluation.clips import PreparedClips
+    from videossl_hf.evaluation.features import extract_features
+    from videossl_hf.evaluation.loading import load_model, load_processor, quiet_libraries
+    from videossl_hf.evaluation.protocols import knn_protocol, linear_protocol
+
+    with quiet_libraries():
+        learned = model_name not in HAND_MADE
+        model = load_model(
+            model_name, random_weights=random_weights, seed=seed, for_pretraining=learned and random_weights
+        )
+        processor = load_processor(processor_name)
+        train, validation, test = (
+            extract_features(
+                model,
+                processor,
+                PreparedClips(processor, load_videos(str(args.work / "data"), split)),
+                batch_size=50,
+            )
+            for split in SPLITS
+        )
+    outcomes = {
+        "validation_knn": knn_protocol(train, validation),
+        "validation_linear": linear_protocol(train, validation),
+        "test_knn": knn_protocol(train, test),
+        "test_linear": linear_protocol(train, test, validation),
+    }
+    return {name: round(outcome.figures["top1"].value, 2) for name, outcome in outcomes.items()}
+
+
+def write_table(args: argparse.Namespace, cells: Sequence[dict[str, Any]]) -> None:
+    """Means over seeds as JSON, and as a Markdown table."""
+    from videossl_hf.evaluation.results import installed_versions
+
+    rows = []
+    for variant in dict.fromkeys(cell["settings"]["variant"] for cell in cells):
+        own = [cell for cell in cells if cell["settings"]["variant"] == variant]
+        for weights in own[0]["figures"]:
+            rows.append({"variant": variant, "weights": weights, "seeds": len(own), **summary(own, weights)})
+    report = {
+        "what": __doc__.splitlines()[0].split(":")[0],
+        "recipe": str(RECIPE.relative_to(ROOT)),
+        "steps": args.steps,
+        "data": f"Sounding Shapes mid, {args.clips} training clips",
+        "rows": rows,
+        "cells": cells,
+        "versions": installed_versions(),
+    }
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    table = markdown(report)
+    args.output.with_suffix(".md").write_text(table, encoding="utf-8")
+    print(table)
+    print(f"written to {args.output} and {args.output.with_suffix('.md')}")
+
+
+def summary(cells: Sequence[dict[str, Any]], weights: str) -> dict[str, Any]:
+    """Mean and standard deviation over seeds of every figure, and the gain over random weights."""
+    result: dict[str, Any] = {}
+    for name in FIGURES:
+        values = [cell["figures"][weights][name] for cell in cells]
+        spread = statistics.stdev(values) if len(values) > 1 else None
+        result[name] = {"mean": statistics.fmean(values), "std": spread}
+        if weights == "trained":
+            gains = [cell["figures"]["trained"][name] - cell["figures"]["random"][name] for cell in cells]
+            result[name]["gain"] = statistics.fmean(gains)
+    return result
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """One row a variant and kind of weights."""
+    lines = [
+        f"Top-1 in percent (chance 8.3) after {report['steps']} steps of `{report['recipe']}` on",
+        f"{report['data']}: mean ± standard deviation over seeds; in brackets the gain over the same network",
+        "with random weights.",
+        "",
+        "| features | weights | seeds | validation kNN | validation probe | test kNN | test probe |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in report["rows"]:
+        cells = []
+        for name in FIGURES:
+            figure = row[name]
+            spread = "" if figure["std"] is None else f" ± {figure['std']:.1f}"
+            gain = f" ({figure['gain']:+.1f})" if "gain" in figure else ""
+            cells.append(f"{figure['mean']:.1f}{spread}{gain}")
+        lines.append(f"| {row['variant']} | {row['weights']} | {row['seeds']} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
