@@ -213,11 +213,11 @@ class VideoResNet(nn.Module):
 
         Computed with channels last in memory where that is faster: on a CPU, and in half precision.
         """
-        if (
-            video.device.type == "cpu"
-            or video.dtype.itemsize == 2
-            or torch.is_autocast_enabled(video.device.type)
-        ):
+        device = video.device.type
+        is_half = video.dtype.itemsize == 2
+        if torch.amp.is_autocast_available(device):
+            is_half = is_half or torch.is_autocast_enabled(device)
+        if device == "cpu" or is_half:
             video = video.contiguous(memory_format=torch.channels_last_3d)
         x = self.stem(video)
         for stage in self.stages:

@@ -61,9 +61,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, SafetensorError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise CheckpointError(
-            f"cannot read {path}: {str(error).splitlines()[0]}. The file is damaged, or holds more than"
-            " weights"
+            f"cannot read {path}: {reason}. The file is damaged, or holds more than weights"
         ) from error
     for wrapper in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
@@ -173,17 +173,14 @@ def _projection(config: STiCAConfig, official: str, ours: str) -> dict[str, str]
 
 def checkpoint_kind(keys: Iterable[str]) -> str:
     """What an official state dict is of: "pretraining", "classification" or "torchvision"."""
-    keys = set(keys)
-    for key, kind in (
-        ("video_network.base.stem.0.weight", "pretraining"),
-        ("base.stem.0.weight", "classification"),
-        ("stem.0.weight", "torchvision"),
-    ):
-        if key in keys:
+    keys = list(keys)
+    starts = {"video_network.base.": "pretraining", "base.": "classification", "stem.": "torchvision"}
+    for start, kind in starts.items():
+        if any(key.startswith(start) for key in keys):
             return kind
     raise CheckpointError(
         "these are no weights of STiCA, GDT, their fine-tuned models or torchvision's r2plus1d_18: no key"
-        " ends in stem.0.weight"
+        " starts with video_network.base., base. or stem."
     )
 
 
@@ -201,7 +198,7 @@ def infer_config(state: Mapping[str, Tensor], **overrides: Any) -> STiCAConfig:
     ]
     settings: dict[str, Any] = {"pooling_layers": _count(state, rf"{re.escape(pooling)}transformer\.(\d+)\.")}
     settings["video_widths"], settings["video_depths"] = _stages(state, video, "conv2.0.3.weight")
-    settings["video_stem_width"], settings["num_channels"] = state[f"{video}stem.0.weight"].shape[:2]
+    settings["video_stem_width"], settings["num_channels"] = _shape(state, f"{video}stem.0.weight")[:2]
     for name, depths in BACKBONE_DEPTHS.items():
         if tuple(settings["video_depths"]) == depths:
             settings["backbone"] = name
@@ -211,7 +208,7 @@ def infer_config(state: Mapping[str, Tensor], **overrides: Any) -> STiCAConfig:
         settings["pooling_full_qkv"] = f"{first}mha.v_lin.weight" in state
         settings["pooling_position"] = f"{pooling}pos_embs.0.weight" in state
         if settings["pooling_position"]:
-            settings["pooling_position_size"] = len(state[f"{pooling}pos_embs.0.weight"])
+            settings["pooling_position_size"] = _rows(state, f"{pooling}pos_embs.0.weight")
     if kind == "pretraining":
         settings["audio_widths"], settings["audio_depths"] = _stages(
             state, "audio_network.base.", "conv2.weight"
@@ -232,10 +229,14 @@ def infer_config(state: Mapping[str, Tensor], **overrides: Any) -> STiCAConfig:
     return STiCAConfig(**(settings | overrides))
 
 
-def _rows(state: Mapping[str, Tensor], key: str) -> int:
+def _shape(state: Mapping[str, Tensor], key: str) -> tuple[int, ...]:
     if key not in state:
-        raise CheckpointError(f"the checkpoint lacks {key}")
-    return len(state[key])
+        raise CheckpointError(f"the checkpoint does not fit; missing: {key}")
+    return tuple(state[key].shape)
+
+
+def _rows(state: Mapping[str, Tensor], key: str) -> int:
+    return _shape(state, key)[0]
 
 
 def _count(state: Mapping[str, Tensor], pattern: str) -> int:

@@ -10,7 +10,7 @@ main_stica.py and model.py.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,14 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import initialization as init
-from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput, can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from ...errors import ConfigurationError, InputError
-from ...nn.audio_resnet import AudioResNet, AudioResNetStem
+from ...nn.audio_resnet import AudioResNet
 from ...nn.base import VideoSSLPreTrainedModel
 from ...nn.batch_norm import GroupedBatchNorm1d
 from ...nn.feature_crop import counter_bits, pool_boxes
@@ -45,6 +43,7 @@ from .objective_stica import (
     groups_of_view,
     map_size,
 )
+from .pooling_stica import STiCAPooling, STiCAPoolingAttention
 
 
 @dataclass
@@ -98,132 +97,6 @@ class STiCAForPreTrainingOutput(ModelOutput):
     accuracy_crops: Tensor | None = None
     video_embeds: Tensor | None = None
     audio_embeds: Tensor | None = None
-
-
-def eager_attention_forward(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs: Any,
-) -> tuple[Tensor, Tensor]:
-    """Attention on `(batch, heads, tokens, head_dim)` with the softmax in float32, as in the official
-    code."""
-    scores = query @ key.transpose(-2, -1) * scaling
-    if attention_mask is not None:
-        scores = scores + attention_mask
-    weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
-    weights = F.dropout(weights, dropout, module.training)
-    return (weights @ value).transpose(1, 2).contiguous(), weights
-
-
-class STiCAPoolingAttention(nn.Module):
-    """Self-attention whose values are the tokens themselves and whose output is not projected (by
-    default)."""
-
-    def __init__(self, config: STiCAConfig) -> None:
-        super().__init__()
-        size = config.hidden_size
-        self.config = config
-        self.head_dim = size // config.pooling_heads
-        self.scaling = self.head_dim**-0.5
-        self.is_causal = False
-        self.query = nn.Linear(size, size)
-        self.key = nn.Linear(size, size)
-        self.value = nn.Linear(size, size) if config.pooling_full_qkv else nn.Identity()
-        self.out = nn.Linear(size, size) if config.pooling_full_qkv else nn.Identity()
-
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
-        """`(batch, tokens, hidden)` to the same, and the attention weights where the implementation has
-        them."""
-        shape = (*tokens.shape[:-1], -1, self.head_dim)
-        query, key, value = (
-            layer(tokens).view(shape).transpose(1, 2) for layer in (self.query, self.key, self.value)
-        )
-        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
-        mixed, weights = attend(
-            self,
-            query,
-            key,
-            value.to(query.dtype),
-            None,
-            is_causal=False,
-            scaling=self.scaling,
-            dropout=self.config.pooling_dropout if self.training else 0.0,
-        )
-        return self.out(mixed.flatten(-2)), weights
-
-
-class STiCAPoolingLayer(GradientCheckpointingLayer):
-    """x = norm1(x + attention(x)); x = norm2(x + feed_forward(x))."""
-
-    def __init__(self, config: STiCAConfig) -> None:
-        super().__init__()
-        size = config.hidden_size
-        self.attention = STiCAPoolingAttention(config)
-        self.dropout = nn.Dropout(config.pooling_dropout)
-        self.norm1 = nn.LayerNorm(size, eps=config.layer_norm_eps)
-        self.feed_forward = nn.Sequential(
-            nn.Linear(size, config.pooling_ffn), nn.GELU(), nn.Linear(config.pooling_ffn, size)
-        )
-        self.norm2 = nn.LayerNorm(size, eps=config.layer_norm_eps)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """`(batch, tokens, hidden)` to the same."""
-        tokens = self.norm1(tokens + self.dropout(self.attention(tokens)[0]))
-        return self.norm2(tokens + self.feed_forward(tokens))
-
-
-class STiCAPooling(nn.Module):
-    """Turns a feature map, or any number of crops of it, into vectors.
-
-    Each is averaged over space and resampled to a fixed number of tokens over time; the transformer's output
-    at the first token is the vector. With no layers it is the plain average.
-    """
-
-    def __init__(self, config: STiCAConfig) -> None:
-        super().__init__()
-        depth = config.pooling_layers or 0
-        self.num_tokens = config.pooling_tokens
-        self.layers = nn.ModuleList(STiCAPoolingLayer(config) for _ in range(depth))
-        has_position = config.pooling_position and depth > 0
-        self.position = (
-            nn.Embedding(config.pooling_position_size, config.hidden_size) if has_position else None
-        )
-
-    def token_count(self, feature_map: Tensor) -> int:
-        """Tokens that a map is averaged to."""
-        if not self.layers:
-            return 1
-        return self.num_tokens or feature_map.shape[2]
-
-    def forward(self, feature_map: Tensor) -> Tensor:
-        """`(batch, hidden, frames, height, width)` to `(batch, hidden)`."""
-        count = self.token_count(feature_map)
-        pooled = F.adaptive_avg_pool3d(feature_map, (count, 1, 1))
-        return self.attend(pooled.flatten(2).transpose(1, 2))
-
-    def attend(self, tokens: Tensor) -> Tensor:
-        """`(..., tokens, hidden)` to `(..., hidden)`."""
-        if not self.layers:
-            return tokens[..., 0, :]
-        leading = tokens.shape[:-2]
-        tokens = tokens.reshape(-1, *tokens.shape[-2:]).to(next(self.layers.parameters()).dtype)
-        if self.position is not None:
-            if tokens.shape[1] > self.position.num_embeddings:
-                raise InputError(
-                    f"{tokens.shape[1]} tokens, but the position table has {self.position.num_embeddings}"
-                    " rows; give fewer frames or set pooling_tokens"
-                )
-            tokens = tokens + self.position.weight[: tokens.shape[1]]
-        for layer in self.layers:
-            tokens = layer(tokens)
-        return tokens[:, 0].unflatten(0, leading)
 
 
 class STiCAVideoEncoder(nn.Module):
@@ -333,22 +206,16 @@ class STiCAPreTrainedModel(VideoSSLPreTrainedModel):
             init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight)
-        elif isinstance(module, AudioResNetStem):
-            # The first convolution and the heads keep torch's own initialisation, as in the official code.
-            init.kaiming_uniform_(module.conv.weight, a=5**0.5)
-        elif isinstance(module, STiCAProjection):
-            for layer in filter(None, (module.fc1, module.fc2)):
-                init.kaiming_uniform_(layer.weight, a=5**0.5)
-                if layer.bias is not None:
-                    bound = layer.in_features**-0.5
-                    init.uniform_(layer.bias, -bound, bound)
-        elif isinstance(module, STiCAForPreTraining):
-            init.zeros_(module.crop_step)
-        elif isinstance(module, STiCAForVideoClassification):
-            init.orthogonal_(module.classifier.weight)
-            init.zeros_(module.classifier.bias)
         else:
             super()._init_weights(module)
+
+
+def _init_as_torch_does(layer: nn.Linear | nn.Conv2d) -> None:
+    """torch's own initialisation, which the official code leaves in a few places."""
+    init.kaiming_uniform_(layer.weight, a=5**0.5)
+    if layer.bias is not None:
+        bound = layer.weight[0].numel() ** -0.5
+        init.uniform_(layer.bias, -bound, bound)
 
 
 class STiCAVideoModel(STiCAPreTrainedModel):
@@ -382,6 +249,13 @@ class STiCAModel(STiCAPreTrainedModel):
         self.video_model = STiCAVideoEncoder(config)
         self.audio_model = STiCAAudioEncoder(config) if config.use_audio else None
         self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if self.audio_model is not None and module is self.audio_model.backbone.stem.conv:
+            _init_as_torch_does(self.audio_model.backbone.stem.conv)
+        else:
+            super()._init_weights(module)
 
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
@@ -445,6 +319,16 @@ class STiCAForPreTraining(STiCAPreTrainedModel):
             self.audio_projection = STiCAProjection(config, config.audio_hidden_size)
         self.register_buffer("crop_step", torch.zeros((), dtype=torch.int64))
         self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        heads = [self.video_projection, self.audio_projection]
+        if module is self:
+            init.zeros_(self.crop_step)
+        elif isinstance(module, nn.Linear) and any(module in (head.fc1, head.fc2) for head in heads if head):
+            _init_as_torch_does(module)
+        else:
+            super()._init_weights(module)
 
     @can_return_tuple
     def forward(
@@ -594,6 +478,14 @@ class STiCAForVideoClassification(STiCAPreTrainedModel):
         )
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if module is self.classifier:
+            init.orthogonal_(self.classifier.weight)
+            init.zeros_(self.classifier.bias)
+        else:
+            super()._init_weights(module)
 
     @can_return_tuple
     def forward(
