@@ -140,15 +140,14 @@ def main() -> None:
             output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
             results[side] = json.loads(output.splitlines()[-1])
     official = results["official fp32"]
-    print(
-        f"{arguments.batch} clips of {arguments.frames} x {arguments.size} x {arguments.size}, two views, one CPU thread"
-    )
+    shape = f"{arguments.frames} x {arguments.size} x {arguments.size}"
+    print(f"{arguments.batch} clips of {shape}, two views, one CPU thread")
     for side, result in results.items():
         print(
             f"{side:27s} {result['seconds']:7.2f} s/step  {official['seconds'] / result['seconds']:5.2f}x"
             f"   peak {result['peak']:6.0f} MiB ({result['peak'] / official['peak']:.2f}x),"
             f" of the step {result['step']:6.0f} MiB ({result['step'] / official['step']:.2f}x)"
-            f"   first loss {result['losses'][0]:.6f} ({result['losses'][0] / official['losses'][0] - 1:+.1e})"
+            f"   loss {result['losses'][0]:.6f} ({result['losses'][0] / official['losses'][0] - 1:+.1e})"
         )
 
 

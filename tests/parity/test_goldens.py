@@ -32,9 +32,8 @@ def _parameters() -> list[object]:
 @pytest.mark.parametrize("golden", _parameters())
 def test_ours_gives_the_recorded_numbers(golden: Golden) -> None:
     checks = importlib.import_module(f"parity.{golden.method}").CHECKS
-    assert golden.kind in checks, (
-        f"{golden.path.name}: nothing checks kind {golden.kind!r} of {golden.method}; known are {sorted(checks)}"
-    )
+    known = f"kinds of {golden.method} that are checked: {sorted(checks)}"
+    assert golden.kind in checks, f"{golden.path.name} has kind {golden.kind!r}; {known}"
     checks[golden.kind](golden)
 
 
