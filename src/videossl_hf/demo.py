@@ -97,9 +97,9 @@ class Stopwatch:
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: str, announcement: str) -> Iterator[None]:
         """Announce a stage, and say what it took when it is over."""
-        self.console.print(f"[bold cyan]{len(self.seconds) + 1}/{self.total}[/] [bold]{name}[/]")
+        self.console.print(f"[bold cyan]{len(self.seconds) + 1}/{self.total}[/] [bold]{announcement}[/]")
         started = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - started
@@ -143,7 +143,7 @@ def run_demo(settings: DemoSettings, console: Console | None = None) -> DemoFind
         raise OutputError(f"cannot write to {output}: {error}") from error
 
     watch = Stopwatch(console, total=5)
-    with watch.stage("Writing Sounding Shapes: moving shapes whose sound follows them"):
+    with watch.stage("data", "Writing Sounding Shapes: moving shapes whose sound follows them"):
         quarter = max(settings.clips // 4, 1)
         data = write_sounding_shapes(
             output / "sounding-shapes",
@@ -151,16 +151,16 @@ def run_demo(settings: DemoSettings, console: Console | None = None) -> DemoFind
             processes=os.cpu_count() or 1,
             show_progress=console.is_terminal,
         )
-    with watch.stage("Pre-training STiCA without labels"):
+    with watch.stage("pre-training", "Pre-training STiCA without labels"):
         _pretrain(root, data, training, settings)
-    with watch.stage("Scoring it on held-out clips, beside random weights and hand-made features"):
+    with watch.stage("scoring", "Scoring it on held-out clips, beside random weights and hand-made features"):
         scored = _Scores(training, data, settings.seed, console)
         results = scored.all_results()
         write_results(output / "results.json", results)
-    with watch.stage("Packing it, and loading the pack where videossl_hf is not installed"):
+    with watch.stage("packing", "Packing it, and loading the pack where videossl_hf is not installed"):
         package = _pack(training, output / "model", results)
         identical = _reload(package, scored.example_inputs())
-    with watch.stage("Drawing the report"):
+    with watch.stage("report", "Drawing the report"):
         findings = scored.findings(_read_log(training), identical, watch.seconds, settings.steps)
         write_report(findings, report)
     console.print(_summary(findings, watch.seconds, report, package))
@@ -216,7 +216,13 @@ class _Scores:
         self.sound = PreparedClips(self.processor, self.datasets["test"], modality="audio", keep=True)
         self.splits = {
             name: {
-                split: extract_split(split, model, part, progress=f"    {split}, {name}" if shown else None)
+                split: extract_split(
+                    split,
+                    model,
+                    part,
+                    num_workers=os.cpu_count() or 1,
+                    progress=f"    {split}, {name}" if shown else None,
+                )
                 for split, part in clips.items()
             }
             for name, model in self.models.items()

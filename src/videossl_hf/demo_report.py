@@ -123,17 +123,18 @@ def write_report(findings: DemoFindings, path: Path) -> None:
 
 def _page(findings: DemoFindings, pictures: dict[str, Picture], queries: Sequence[dict[str, Any]]) -> Report:
     trained, random = list(findings.tables)[:2]
-    panels = findings.figures
-    knn, probe = (panel[trained].value - panel[random].value for panel in panels.values())
+    knn, probe = findings.figures.values()
     count = len(findings.names)
     return Report(
         eyebrow="videossl-hf demo",
         title=f"{findings.steps} steps of watching and listening, without a single label",
         lead=(
             "A small STiCA network was pre-trained on generated clips of shapes in motion. On "
-            f"{findings.samples} clips that it has never seen, its features name the {count} motions better "
-            f"than those of the same network with random weights: {probe:+.1f} points with a linear probe, "
-            f"{knn:+.1f} with nearest neighbours. One seed ({findings.seed}): others give other figures."
+            f"{findings.samples} clips that it has never seen, a linear probe of its features names "
+            f"{probe[trained].value:.1f} % of the {count} motions right, and their nearest neighbours "
+            f"{knn[trained].value:.1f} %; with random weights the same network comes to "
+            f"{probe[random].value:.1f} and {knn[random].value:.1f} %. "
+            f"One seed ({findings.seed}): others give other figures."
         ),
         tiles=tiles_block(_tiles(findings)),
         sections=[
@@ -166,7 +167,7 @@ def _page(findings: DemoFindings, pictures: dict[str, Picture], queries: Sequenc
                 "One test clip of each motion against the sounds of all of them, in the space that both "
                 "share. A clip is shown as its trail from blue to orange, a sound as its spectrogram. The "
                 "ring marks the best match of a row: green where it is the clip's own sound.",
-                [figure_block("", pictures["sound_and_vision"]), _sound_table(findings)],
+                [figure_block("", pictures["sound_and_vision"], full=True), _sound_table(findings)],
             ),
             Section(
                 "Where the probe errs",
@@ -215,11 +216,11 @@ def _sound_table(findings: DemoFindings) -> str:
         for direction in ("video to sound", "sound to video")
     ]
     title = f"Among all {findings.samples} test clips"
-    return table_block(["direction", "R@1 %", "R@10 %", "median rank"], rows, title=title)
+    return table_block(["direction", "R@1 %", "R@10 %", "median rank"], rows, title=title, full=True)
 
 
 def _settings(findings: DemoFindings) -> str:
-    stages = {f"{name}": f"{seconds:.0f} s" for name, seconds in findings.seconds.items()}
+    stages = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in findings.seconds.items())
     equal = "gave the same numbers, bit for bit" if findings.identical else "gave OTHER NUMBERS"
     settings = {
         "data": f"Sounding Shapes: {len(findings.datasets[0])} training, {findings.samples} test clips",
@@ -227,7 +228,7 @@ def _settings(findings: DemoFindings) -> str:
         "features": "pooled vector of the video tower; kNN by cosine with 10 votes; the probe's penalty was "
         "chosen on validation clips",
         "packed model": f"loaded where videossl_hf is not installed, it {equal}",
-        **stages,
+        "time": stages,
         "versions": ", ".join(f"{name} {version}" for name, version in installed_versions().items()),
     }
     return settings_block("", settings, findings.recipe)
@@ -320,7 +321,7 @@ def _neighbours(findings: DemoFindings) -> tuple[list[dict[str, Any]], bytes]:
             clips = []
             for neighbour in found[model][place]:
                 right = bool(labels[neighbour] == test.labels[row])
-                strip = film_strip(_frames(train_data, neighbour), height=46, count=_STRIP_FRAMES)
+                strip = film_strip(_frames(train_data, neighbour), height=52, count=_STRIP_FRAMES)
                 clips.append((strip, findings.names[int(labels[neighbour])], right))
             columns.append((model, [(data_uri(png_bytes(strip)), *rest) for strip, *rest in clips]))
             pictured.append((model, clips))

@@ -93,9 +93,10 @@ def test_worker_processes_change_nothing(tiny, test_clips):
     assert alone.keys == helped.keys
 
 
-def test_kept_clips_are_decoded_once(tiny, test_clips, monkeypatch):
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_kept_clips_are_decoded_once(tiny, test_clips, monkeypatch, num_workers):
     clips = PreparedClips(tiny.processor, test_clips, keep=True)
-    first = extract_features(tiny.model, tiny.processor, clips)
+    first = extract_features(tiny.model, tiny.processor, clips, num_workers=num_workers)
     monkeypatch.setattr(VideoReader, "__init__", lambda *a, **k: pytest.fail("decoded again"))
     assert torch.equal(extract_features(tiny.model, tiny.processor, clips).features, first.features)
 

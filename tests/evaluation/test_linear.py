@@ -26,7 +26,7 @@ def test_the_fit_agrees_with_scikit_learn(l2):
         inputs, labels.numpy()
     )
 
-    probe = fit_linear_probe(features, labels, l2=l2)
+    probe = fit_linear_probe(features, labels, l2=l2, tolerance=1e-10)
 
     ours = probe.logits(features).softmax(dim=1)
     torch.testing.assert_close(ours, torch.from_numpy(reference.predict_proba(inputs)), rtol=0, atol=1e-6)
@@ -37,7 +37,7 @@ def test_features_wider_than_the_number_of_samples_agree_with_scikit_learn():
     features, labels = blobs(samples=40, width=150)
     inputs = StandardScaler().fit_transform(features.double().numpy())
     reference = LogisticRegression(C=1 / (1e-3 * 40), tol=1e-10, max_iter=10_000).fit(inputs, labels.numpy())
-    probe = fit_linear_probe(features, labels, l2=1e-3)
+    probe = fit_linear_probe(features, labels, l2=1e-3, tolerance=1e-10)
     torch.testing.assert_close(probe.weight, torch.from_numpy(reference.coef_), rtol=0, atol=1e-6)
 
 

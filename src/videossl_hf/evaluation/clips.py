@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -121,9 +121,17 @@ class PreparedClips(Dataset[PreparedSample | BadSample]):
         if self._kept is not None and row in self._kept:
             return self._kept[row]
         sample = self._prepare(row)
-        if self._kept is not None:
-            self._kept[row] = sample
+        self.remember([row], [sample])
         return sample
+
+    def remember(self, rows: Sequence[int], samples: Sequence[PreparedSample | BadSample]) -> None:
+        """Hold what was decoded, if `keep`; samples that a worker process decoded come back this way."""
+        if self._kept is not None:
+            self._kept.update(zip(rows, samples, strict=True))
+
+    def holds(self, rows: Sequence[int]) -> bool:
+        """Whether all of these samples are in memory."""
+        return self._kept is not None and all(row in self._kept for row in rows)
 
     def _prepare(self, row: int) -> PreparedSample | BadSample:
         # A worker process may return an error, but not raise one that keeps its type.

@@ -225,12 +225,11 @@ class _Extractor:
     def _batches(self, rows: range) -> Iterator[list[PreparedSample | BadSample]]:
         per_batch = max(1, self.batch_size // self.clips.views.count)
         batches = [list(rows[first : first + per_batch]) for first in range(0, len(rows), per_batch)]
-        yield from DataLoader(
-            self.clips,
-            batch_sampler=batches,
-            collate_fn=list,
-            num_workers=min(self.num_workers, len(batches)),
-        )
+        workers = 0 if self.clips.holds(rows) else min(self.num_workers, len(batches))
+        loader = DataLoader(self.clips, batch_sampler=batches, collate_fn=list, num_workers=workers)
+        for batch_rows, batch in zip(batches, loader, strict=True):
+            self.clips.remember(batch_rows, batch)
+            yield batch
 
     def _sift(
         self, batch: list[PreparedSample | BadSample], skipped: list[dict[str, str]]

@@ -68,7 +68,7 @@ def fit_linear_probe(
     l2: float,
     num_classes: int | None = None,
     max_iterations: int = 2000,
-    tolerance: float = 1e-9,
+    tolerance: float = 1e-7,
 ) -> LinearProbe:
     """Fit a probe with a given penalty, on the device where the features lie.
 
@@ -92,8 +92,8 @@ class _Fit:
 
     The penalty does not change under rotations, and weights outside the span of the samples would only cost.
     So the samples are rotated onto their principal axes, found in the smaller of the spaces of features and
-    of samples, and each axis is scaled by the curvature that the objective has along it. L-BFGS then needs some
-    ten times fewer steps, and wide features cost hardly more than narrow ones.
+    of samples, and each axis is scaled by the curvature that the objective has along it. L-BFGS then needs
+    some ten times fewer steps, and wide features cost hardly more than narrow ones.
     """
 
     def __init__(self, features: Tensor, labels: Tensor, num_classes: int | None = None) -> None:
@@ -121,7 +121,7 @@ class _Fit:
             self.inputs = axes[:, kept] * (count * self.variance).sqrt()
             self.axes = None
 
-    def probe(self, l2: float, max_iterations: int = 2000, tolerance: float = 1e-9) -> LinearProbe:
+    def probe(self, l2: float, max_iterations: int = 2000, tolerance: float = 1e-7) -> LinearProbe:
         """The minimum of the module's objective."""
         if l2 <= 0:
             raise InputError(

@@ -38,7 +38,7 @@ def interval_picture(
     rows = list(dict.fromkeys(name for panel in panels.values() for name in panel))
 
     def draw(figure: Figure, palette: Palette) -> None:
-        figure.get_layout_engine().set(wspace=0.12)
+        figure.set_layout_engine("constrained", wspace=0.12)
         for number, (title, panel) in enumerate(panels.items(), 1):
             axes = figure.add_subplot(1, len(panels), number)
             bare_axes(axes, palette)

@@ -122,14 +122,14 @@ def table_block(
     return f'<div class="card scroll{width}">{heading}<table><tr>{head}</tr>{body}</table></div>'
 
 
-def settings_block(title: str, settings: Mapping[str, object], details: str = "") -> str:
-    """Names and values, and longer text that opens on a click."""
+def settings_block(title: str, settings: Mapping[str, object], recipe: str = "") -> str:
+    """Names and values, and the recipe, which opens on a click."""
     pairs = "".join(
         f"<dt>{html.escape(name)}</dt><dd>{html.escape(str(value))}</dd>" for name, value in settings.items()
     )
     more = (
-        f"<details><summary>Everything</summary><pre>{html.escape(details)}</pre></details>"
-        if details
+        f"<details><summary>The whole recipe</summary><pre>{html.escape(recipe)}</pre></details>"
+        if recipe
         else ""
     )
     heading = f"<h3>{html.escape(title)}</h3>" if title else ""
