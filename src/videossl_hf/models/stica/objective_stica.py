@@ -53,13 +53,13 @@ def crop_count(config: STiCAConfig, part: str) -> int:
 
 
 def crop_comparisons(config: STiCAConfig) -> list[Comparison]:
-    """All comparisons of crops with crops; empty when the crop losses have no weight.
+    """All comparisons of crops with crops; none for GDT, nor without crops.
 
     As published, large crops of view 1 are keys for the small crops of view 2, and the second large crops of
     both views are compared in both directions. `symmetric_crops` adds the small crops of view 1 against view
     2, and compares the first large crops as well.
     """
-    if config.objective == "gdt" or config.alpha >= 1:
+    if config.objective == "gdt":
         return []
     comparisons = []
     for axis in ("space", "time"):
