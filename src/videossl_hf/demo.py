@@ -87,6 +87,13 @@ class DemoSettings:
     seed: int = 0
     overrides: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.clips < 48 or self.steps < 1:
+            raise ConfigurationError(
+                "the demo needs at least 48 training clips (it scores on a quarter of that) and one step, "
+                f"got {self.clips} clips and {self.steps} steps"
+            )
+
 
 @dataclass
 class Stopwatch:
@@ -144,7 +151,7 @@ def run_demo(settings: DemoSettings, console: Console | None = None) -> DemoFind
 
     watch = Stopwatch(console, total=5)
     with watch.stage("data", "Writing Sounding Shapes: moving shapes whose sound follows them"):
-        quarter = max(settings.clips // 4, 1)
+        quarter = settings.clips // 4
         data = write_sounding_shapes(
             output / "sounding-shapes",
             SoundingShapes(settings.clips, quarter, quarter),

@@ -79,9 +79,9 @@ def accuracy_curve(
             color=palette.accent, fontweight="bold",
         )  # fmt: skip
         for name, value in (references or {}).items():
-            axes.axhline(value, color=palette.muted, linewidth=1.2, linestyle=(0, (0, 4)))
+            axes.axhline(value, color=palette.muted, linewidth=1.2, linestyle=(0, (4, 4)))
             axes.annotate(
-                f"{name} {value:.1f}", (steps[-1], value), (0, 4), textcoords="offset points",
+                f"{name} {value:.1f}", (steps[-1], value), (0, 4), textcoords="offset points", ha="right",
                 color=palette.muted, fontsize=9,
             )  # fmt: skip
         axes.set_xlabel("step")
