@@ -100,7 +100,7 @@ class TestSTiCAFeatureExtractor:
             waveform_scale=1 / 32768,
             log_offset=1e-5,
             time_pooling=2,
-            subtract_clip_mean=True,
+            subtract_mean="clip",
             feature_std=2.0,
         )
         features = extractor(tone(2.0, 16000), sampling_rate=16000)["input_features"]
@@ -115,6 +115,13 @@ class TestSTiCAFeatureExtractor:
         fine = STiCAFeatureExtractor(audio_seconds=1.0)(tone(1.0))["input_features"]
         coarse = STiCAFeatureExtractor(audio_seconds=1.0, time_pooling=4)(tone(1.0))["input_features"]
         torch.testing.assert_close(coarse, fine[..., :96].unflatten(-1, (24, 4)).mean(-1))
+
+    def test_the_mean_of_a_bin_over_time_can_be_taken_away(self) -> None:
+        plain = STiCAFeatureExtractor(audio_seconds=1.0)(tone(1.0))["input_features"]
+        relative = STiCAFeatureExtractor(audio_seconds=1.0, subtract_mean="bin")(tone(1.0))["input_features"]
+        torch.testing.assert_close(relative, plain - plain.mean(-1, keepdim=True))
+        with pytest.raises(ConfigurationError, match="'clip', 'bin' or None"):
+            STiCAFeatureExtractor(subtract_mean="mean")
 
     def test_reads_sound_files(self, tmp_path: Path) -> None:
         clip = make_clip(tmp_path / "clip.mp4")

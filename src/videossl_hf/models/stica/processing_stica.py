@@ -47,7 +47,8 @@ class STiCAFeatureExtractor(SavesItsCode, SequenceFeatureExtractor):
         window_length, hop_length, n_fft, f_min, f_max, preemphasis, window_function, waveform_scale,
             log_offset: see `LogMelSpectrogram`; `f_max` None is half the sampling rate.
         time_pooling: so many neighbouring time steps are averaged; an incomplete last group is dropped.
-        subtract_clip_mean: subtract the mean over each whole spectrogram (padding excluded).
+        subtract_mean: "clip" subtracts the mean over each whole spectrogram, "bin" that of each of its bins over
+            time (what stays the same is then not heard, as in cepstral mean normalisation); padding excluded.
         feature_mean, feature_std: standardisation after that; GDT uses 1.93 and 17.89, STiCA none (0 and 1).
         unit_scale: floating-point waveforms lie in [-1, 1] and are multiplied by 32768. Off, they must be
             in the scale of 16-bit integers, and such that lie within [-1, 1] are refused.
@@ -70,7 +71,7 @@ class STiCAFeatureExtractor(SavesItsCode, SequenceFeatureExtractor):
         waveform_scale: float = 1.0,
         log_offset: float = 0.0,
         time_pooling: int = 1,
-        subtract_clip_mean: bool = False,
+        subtract_mean: str | None = None,
         feature_mean: float = 0.0,
         feature_std: float = 1.0,
         unit_scale: bool = False,
@@ -92,7 +93,7 @@ class STiCAFeatureExtractor(SavesItsCode, SequenceFeatureExtractor):
         self.waveform_scale = waveform_scale
         self.log_offset = log_offset
         self.time_pooling = time_pooling
-        self.subtract_clip_mean = subtract_clip_mean
+        self.subtract_mean = subtract_mean
         self.feature_mean = feature_mean
         self.feature_std = feature_std
         self.unit_scale = unit_scale
@@ -101,6 +102,8 @@ class STiCAFeatureExtractor(SavesItsCode, SequenceFeatureExtractor):
                 "audio_seconds, time_pooling and feature_std must be positive, got "
                 f"{audio_seconds}, {time_pooling} and {feature_std}"
             )
+        if subtract_mean not in (None, "clip", "bin"):
+            raise ConfigurationError(f"subtract_mean must be 'clip', 'bin' or None, got {subtract_mean!r}")
         self._spectrogram()  # refuses settings that contradict each other
 
     def _spectrogram(self) -> LogMelSpectrogram:
@@ -186,8 +189,9 @@ class STiCAFeatureExtractor(SavesItsCode, SequenceFeatureExtractor):
         steps = features.shape[-1] // self.time_pooling
         if self.time_pooling > 1:
             features = features[..., : steps * self.time_pooling].unflatten(-1, (steps, -1)).mean(-1)
-        if self.subtract_clip_mean:
-            features = features - features.mean()
+        if self.subtract_mean is not None:
+            axes = (-1,) if self.subtract_mean == "bin" else (-2, -1)
+            features = features - features.mean(axes, keepdim=True)
         features = (features - self.feature_mean) / self.feature_std
         return F.pad(features, (0, self.num_steps - steps))
 
