@@ -48,7 +48,7 @@ class STiCAFeatureExtractor(SavesItsCode, SequenceFeatureExtractor):
             log_offset: see `LogMelSpectrogram`; `f_max` None is half the sampling rate.
         time_pooling: so many neighbouring time steps are averaged; an incomplete last group is dropped.
         subtract_mean: "clip" subtracts the mean over each whole spectrogram, "bin" that of each of its bins
-            over time, so that what stays the same is not heard (cepstral mean normalisation); padding excluded.
+            over time, so that what stays is not heard (cepstral mean normalisation); padding excluded.
         feature_mean, feature_std: standardisation after that; GDT uses 1.93 and 17.89, STiCA none (0 and 1).
         unit_scale: floating-point waveforms lie in [-1, 1] and are multiplied by 32768. Off, they must be
             in the scale of 16-bit integers, and such that lie within [-1, 1] are refused.
