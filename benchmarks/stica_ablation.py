@@ -265,7 +265,7 @@ def markdown(report: dict[str, Any]) -> str:
         for name in FIGURES:
             figure = row[name]
             spread = "" if figure["std"] is None else f" ± {figure['std']:.1f}"
-            gain = f" ({figure['gain']:+.1f})" if "gain" in figure else ""
+            gain = f" ({round(figure['gain'], 1) + 0.0:+.1f})" if "gain" in figure else ""
             cells.append(f"{figure['mean']:.1f}{spread}{gain}")
         lines.append(f"| {row['variant']} | {row['weights']} | {row['seeds']} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
