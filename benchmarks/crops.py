@@ -13,12 +13,17 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from official_gdt import draw_official_crops, load_official_code, official_model
+from official_gdt import (
+    add_checkout_argument,
+    draw_official_crops,
+    has_checkout,
+    load_official_code,
+    official_model,
+)
 from videossl_hf.models.stica.conversion_stica import infer_config, load_official
 from videossl_hf.models.stica.modeling_stica import STiCAForPreTraining
 from videossl_hf.models.stica.objective_stica import (
@@ -84,10 +89,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--official", type=Path, required=True, help="a checkout of facebookresearch/GDT")
+    add_checkout_argument(parser)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=7)
     arguments = parser.parse_args()
+    if not has_checkout(arguments):
+        return
     torch.set_num_threads(1)
     main_module, model_module = load_official_code(arguments.official)
     official = official_model(model_module)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +21,26 @@ CROPS = {"s_large_crops": 2, "s_small_crops": 4, "t_large_crops": 2, "t_small_cr
 
 UNUSED = ("torchvision", "pandas", "torch.utils.tensorboard", "datasets", "datasets.AVideoDataset")
 """Packages that the official modules import, but not for what is measured."""
+
+
+def add_checkout_argument(parser: argparse.ArgumentParser) -> None:
+    """`--official PATH`, or the environment variable GDT_CHECKOUT."""
+    named = os.environ.get("GDT_CHECKOUT")
+    parser.add_argument(
+        "--official",
+        type=Path,
+        default=Path(named) if named else None,
+        help="a checkout of facebookresearch/GDT (default: the environment variable GDT_CHECKOUT)",
+    )
+
+
+def has_checkout(arguments: argparse.Namespace) -> bool:
+    """Whether the rival is there; says how to get it otherwise."""
+    if arguments.official is None:
+        print(
+            "skipped: give --official (git clone https://github.com/facebookresearch/GDT) or set GDT_CHECKOUT"
+        )
+    return arguments.official is not None
 
 
 def load_official_code(checkout: Path) -> tuple[ModuleType, ModuleType]:

@@ -22,7 +22,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from official_gdt import CROPS, draw_official_crops, load_official_code, official_model
+from official_gdt import (
+    CROPS,
+    add_checkout_argument,
+    draw_official_crops,
+    has_checkout,
+    load_official_code,
+    official_model,
+)
 
 SIDES = {
     "official fp32": ("official", "float32"),
@@ -32,11 +39,19 @@ SIDES = {
 
 
 def make_inputs(arguments: argparse.Namespace) -> tuple[list[Tensor], Tensor]:
-    """Two views `(batch, channels, frames, height, width)` and a spectrogram `(batch, 1, 257, 99)`."""
+    """Two views `(batch, channels, frames, height, width)` and a spectrogram `(batch, 1, 257, 99)`.
+
+    Smooth, as clips are: views of one clip are alike and clips differ.
+    """
     generator = torch.Generator().manual_seed(0)
-    shape = (arguments.batch, 3, arguments.frames, arguments.size, arguments.size)
-    views = [torch.randn(shape, generator=generator) for _ in range(2)]
-    return views, torch.randn(arguments.batch, 1, 257, 99, generator=generator)
+
+    def coarse(*shape: int) -> Tensor:
+        return torch.randn(arguments.batch, *shape, generator=generator)
+
+    size = (arguments.frames, arguments.size, arguments.size)
+    clips = coarse(3, 4, 7, 7)
+    views = [F.interpolate(clips + 0.3 * coarse(3, 4, 7, 7), size=size, mode="trilinear") for _ in range(2)]
+    return views, F.interpolate(3 * coarse(1, 16, 10) - 5, size=(257, 99), mode="bilinear")
 
 
 def official_step(arguments: argparse.Namespace, folder: Path) -> Callable[[], Tensor]:
@@ -122,14 +137,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--official", type=Path, required=True, help="a checkout of facebookresearch/GDT")
-    parser.add_argument("--batch", type=int, default=4)
+    add_checkout_argument(parser)
+    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--size", type=int, default=112)
-    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if not has_checkout(arguments):
+        return
     if arguments.side:
         measure(arguments)
         return

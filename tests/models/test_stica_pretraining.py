@@ -268,3 +268,15 @@ def test_inputs_that_do_not_fit_are_refused_with_what_to_do(change: dict[str, An
         batch["second_pixel_values_videos"] = batch["pixel_values_videos"]
     with pytest.raises(InputError, match=message):
         make_model()(**batch)
+
+
+def test_bfloat16_autocast_trains_to_nearly_the_same_loss() -> None:
+    batch = tiny_batch(8)
+    exact = make_model()(**batch).loss
+    model = make_model()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(**batch).loss
+    loss.backward()
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, exact, rtol=0.03, atol=0)
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
