@@ -8,7 +8,7 @@ PYTHON := .venv/bin/python
 SEEDS ?= 3
 PYTEST_ARGS ?=
 
-.PHONY: help install demo test test-slow check format bench clean
+.PHONY: help install demo test test-slow check format bench ablation clean
 
 help: ## list the targets
 	@grep -E '^[a-z<>-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -43,7 +43,10 @@ format: install ## let ruff format and mend what it can
 	$(PYTHON) -m ruff check --fix .
 
 bench: install ## speed, ours beside a rival in one run (see benchmarks/)
-	@for script in benchmarks/*.py; do echo "== $$script"; $(PYTHON) $$script; done
+	@for script in decode crops train_step; do echo "== $$script"; $(PYTHON) benchmarks/$$script.py; done
+
+ablation: install ## STiCA, GDT and poolings at equal steps, SEEDS seeds (about an hour on two cores)
+	$(PYTHON) benchmarks/stica_ablation.py --seeds $(SEEDS) --jobs 2
 
 smoke-%: install ## train, resume, evaluate, save, reload one method: make smoke-stica SEEDS=3
 	$(PYTHON) training/smoke.py $* --seeds $(SEEDS)
