@@ -31,7 +31,7 @@ from rich.table import Table
 
 from videossl_hf.data.datasets import load_videos
 from videossl_hf.data.sounding_shapes import SoundingShapes, write_sounding_shapes
-from videossl_hf.errors import VideoSSLError
+from videossl_hf.errors import CheckpointError, VideoSSLError
 from videossl_hf.evaluation.clips import PreparedClips
 from videossl_hf.evaluation.features import extract_features
 from videossl_hf.evaluation.loading import load_model, load_processor, quiet_libraries
@@ -127,13 +127,15 @@ def one_run(recipe_file: Path, overrides: list[str], folder: Path) -> dict[str, 
     subprocess.run(command, check=True)
     seconds = time.perf_counter() - started
     recipe = load_recipe(recipe_file, overrides)
+    if not reloads_identically(folder, recipe.data.train):
+        raise CheckpointError(f"{folder} loaded in another process gives other features than in this one")
     log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return {
         "steps": max(entry["step"] for entry in log),
         "killed_after_step": killed_at,
         "training_seconds": round(seconds, 1),
         **evaluate(folder, recipe.data.train, recipe.training.seed),
-        "reloaded_bit_identical": reloads_identically(folder, recipe.data.train),
+        "reloaded_bit_identical": True,
         "curve": [[entry["step"], entry["eval_knn_top1"]] for entry in log if "eval_knn_top1" in entry],
         "loss": [[entry["step"], entry["loss"]] for entry in log if "loss" in entry],
     }
