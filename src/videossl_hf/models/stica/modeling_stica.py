@@ -296,14 +296,12 @@ class STiCAForPreTraining(STiCAPreTrainedModel):
     """Both towers, a projection head each, and the objective.
 
     The places of the feature crops are a function of `config.crop_seed` and of the buffer `crop_step`, which
-    counts the
-    training forward passes and is saved with the weights: all processes draw the same crops, and a resumed
-        run draws those
-    that the unbroken one would have.
+    counts the training forward passes and is saved with the weights: all processes draw the same crops, and a
+    resumed run draws those that the unbroken one would have.
 
     With several processes, wrap it in DistributedDataParallel: BatchNorm and negatives span all processes,
-        whose batches
-    must have equal size. Negatives are those of one forward pass; gradient accumulation adds none.
+    whose batches must have equal size. Negatives are those of one forward pass; gradient accumulation adds
+    none.
     """
 
     def __init__(self, config: STiCAConfig) -> None:
@@ -460,7 +458,7 @@ class STiCAForVideoClassification(STiCAPreTrainedModel):
     """Video tower and a linear classifier of its pooled features.
 
     There is no sound tower: `config` is copied with `use_audio=False`, so that a saved classifier loads
-        whole.
+    whole.
     """
 
     input_modalities = ("video",)
