@@ -311,3 +311,15 @@ def test_either_videos_or_sounding_shapes_must_be_asked_for(source, tmp_path, ca
         with pytest.raises(SystemExit):
             call(*arguments)
     assert "--sounding-shapes" in capsys.readouterr().err
+
+
+def test_a_source_is_decoded_whole_before_it_is_kept(
+    clip_with_sound: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(reader: VideoReader) -> None:
+        raise DecodeError("clip", "the frame at 2.000 s is damaged")
+
+    monkeypatch.setattr(VideoReader, "verify", damaged)
+
+    with pytest.raises(DecodeError, match="damaged"):
+        reencode(clip_with_sound, PrepareSettings())

@@ -131,9 +131,11 @@ def reencode(cell: Any, settings: PrepareSettings, audio: Any = None) -> tuple[b
         The bytes of an MP4 file, and whether it has sound.
 
     Raises:
-        DecodeError: a frame or a sample cannot be decoded.
+        DecodeError: a frame or a sample cannot be decoded, or the file is damaged anywhere.
     """
     with VideoReader(cell) as video:
+        # Reading clips can miss damage that decoding the whole file from its start finds.
+        video.verify()
         numbers, times, fps = _timeline(video, settings.fps)
         height, width = _stored_size(video.info.height, video.info.width, settings.short_side)
         sound = _sound(video, audio, float(times[-1]) + 1 / fps, settings.sample_rate)
