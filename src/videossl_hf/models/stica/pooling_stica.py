@@ -2,39 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ...errors import InputError
+from ...nn.attention import attend, split_heads
 from .configuration_stica import STiCAConfig
 
 __all__ = ["STiCAPooling", "STiCAPoolingAttention", "STiCAPoolingLayer"]
-
-
-def eager_attention_forward(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs: Any,
-) -> tuple[Tensor, Tensor]:
-    """Attention on `(batch, heads, tokens, head_dim)` with the softmax in float32, as in the official
-    code."""
-    scores = query @ key.transpose(-2, -1) * scaling
-    if attention_mask is not None:
-        scores = scores + attention_mask
-    weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
-    weights = F.dropout(weights, dropout, module.training)
-    return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
 class STiCAPoolingAttention(nn.Module):
@@ -56,24 +32,11 @@ class STiCAPoolingAttention(nn.Module):
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
         """`(batch, tokens, hidden)` to the same, and the attention weights where the implementation has
         them."""
-        shape = (*tokens.shape[:-1], -1, self.head_dim)
         query, key, value = (
-            layer(tokens).view(shape).transpose(1, 2) for layer in (self.query, self.key, self.value)
+            split_heads(layer(tokens), self.head_dim) for layer in (self.query, self.key, self.value)
         )
-        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
-        mixed, weights = attend(
-            self,
-            query,
-            key,
-            value.to(query.dtype),
-            None,
-            is_causal=False,
-            scaling=self.scaling,
-            dropout=self.config.pooling_dropout if self.training else 0.0,
-        )
-        return self.out(mixed.flatten(-2)), weights
+        mixed, weights = attend(self, query, key, value.to(query.dtype), dropout=self.config.pooling_dropout)
+        return self.out(mixed), weights
 
 
 class STiCAPoolingLayer(GradientCheckpointingLayer):
