@@ -1,0 +1,1 @@
+"""VideoMoCo: momentum contrast for video with an adversarial generator that drops frames."""
