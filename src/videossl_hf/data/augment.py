@@ -12,21 +12,14 @@ luma weights of blue-first frames, no clamping, one fixed blur.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
 
 from ..errors import ConfigurationError, InputError
-from .colour import (
-    RGB_LUMA,
-    SWAPPED_LUMA,
-    adjust_brightness,
-    adjust_contrast,
-    adjust_saturation,
-    gaussian_blur,
-    luminance,
-)
+from .colour import RGB_LUMA, SWAPPED_LUMA
+from .recolour import recolour_clips
 from .spatial_crop import (
     Box,
     draw_crop_box,
@@ -41,6 +34,8 @@ __all__ = [
     "ClipAugmentation",
     "ClipDraw",
     "augment_clips",
+    "crop_clips",
+    "draw_box",
     "draw_clip",
     "normalize_clips",
 ]
@@ -116,7 +111,8 @@ class ClipDraw:
     """(height, width) that the frame is scaled to before it is cut; None keeps it."""
     flip: bool = False
     jitter: tuple[tuple[str, float], ...] = ()
-    """(name, factor) in the order of application; names are brightness, contrast and saturation."""
+    """(name, factor) in the order of application; names are brightness, contrast, saturation and hue. A
+    factor of 1 changes nothing, but for hue: it is turned by so many turns."""
     gray: bool = False
     blur: tuple[float, float] | None = None
     """Standard deviation (height, width) in pixels."""
@@ -137,24 +133,17 @@ def draw_clip(
     Raises:
         InputError: "short_side" is smaller than `size`.
     """
-    resize = None
     side_draw, *draws = torch.rand(12, generator=generator, dtype=torch.float64).tolist()
-    if augmentation.crop == "resized":
-        box = draw_resized_crop_box(height, width, augmentation.crop_area, augmentation.crop_ratio, generator)
-    else:
-        low, high = augmentation.short_side
-        if size > low:
-            raise InputError(f"a short side of {low} is too small for a crop of {size}: raise short_side")
-        resize = short_side_size(height, width, low + int(side_draw * (high - low + 1)))
-        box = draw_crop_box(*resize, size, generator)
+    resize, box = draw_box(augmentation, height, width, size, side_draw, generator)
     flip, jitter, gray, blur, *strengths, first, second, third, sigma = draws
     factors: tuple[tuple[str, float], ...] = ()
     if jitter < augmentation.jitter_probability:
+        names = ("brightness", "contrast", "saturation")
         limits = (augmentation.brightness, augmentation.contrast, augmentation.saturation)
         steps = [
             (priority, name, 1 + limit * (2 * strength - 1))
             for priority, name, limit, strength in zip(
-                (first, second, third), _JITTER, limits, strengths, strict=True
+                (first, second, third), names, limits, strengths, strict=True
             )
             if limit
         ]
@@ -173,6 +162,33 @@ def draw_clip(
         gray=gray < augmentation.gray_probability,
         blur=sigmas,
     )
+
+
+def draw_box(
+    augmentation: ClipAugmentation,
+    height: int,
+    width: int,
+    size: int,
+    side_draw: float,
+    generator: torch.Generator,
+) -> tuple[tuple[int, int] | None, Box]:
+    """`resize` and `box` of a `ClipDraw`.
+
+    Args:
+        augmentation, height, width, size, generator: as in `draw_clip`.
+        side_draw: number in [0, 1) that decides about the short side, where one is drawn.
+
+    Raises:
+        InputError: "short_side" is smaller than `size`.
+    """
+    if augmentation.crop == "resized":
+        area, ratio = augmentation.crop_area, augmentation.crop_ratio
+        return None, draw_resized_crop_box(height, width, area, ratio, generator)
+    low, high = augmentation.short_side
+    if size > low:
+        raise InputError(f"a short side of {low} is too small for a crop of {size}: raise short_side")
+    resize = short_side_size(height, width, low + int(side_draw * (high - low + 1)))
+    return resize, draw_crop_box(*resize, size, generator)
 
 
 def augment_clips(
@@ -200,6 +216,25 @@ def augment_clips(
     Returns:
         (batch, frames, channels, size, size) float32.
     """
+    video = crop_clips(clips, draws, size)
+    if legacy:
+        video = normalize_clips(video, mean, std)
+    luma = SWAPPED_LUMA if legacy else RGB_LUMA
+    recolour_clips(video, draws, luma=luma, clamp=not legacy, blur_kernel=blur_kernel)
+    return video if legacy else normalize_clips(video, mean, std)
+
+
+def crop_clips(
+    clips: torch.Tensor | Sequence[torch.Tensor], draws: Sequence[ClipDraw], size: int
+) -> torch.Tensor:
+    """The box of each draw, scaled to `size`: (batch, frames, channels, size, size) float32 in [0, 1].
+
+    Args:
+        clips, draws, size: as in `augment_clips`.
+
+    Raises:
+        InputError: no clip, another number of draws than of clips, a box that leaves its clip.
+    """
     if len(clips) == 0 or len(clips) != len(draws):
         raise InputError(f"need one draw a clip and at least one clip, got {len(draws)} and {len(clips)}")
     integers = not clips[0].is_floating_point()
@@ -208,22 +243,7 @@ def augment_clips(
         for clip, draw in zip(clips, draws, strict=True)
     ]
     video = resized_crop(resized, [draw.box for draw in draws], (size, size)).float()
-    if integers:
-        video.div_(255)
-    if legacy:
-        video = normalize_clips(video, mean, std)
-    luma, clamp = (SWAPPED_LUMA, False) if legacy else (RGB_LUMA, True)
-    _on_some(video, [draw.flip for draw in draws], lambda some, _: some.flip(-1))
-    _jitter(video, draws, luma, clamp)
-    _on_some(video, [draw.gray for draw in draws], lambda some, _: luminance(some, luma).expand_as(some))
-    taps = min(blur_kernel, 2 * size - 1)
-
-    def blur(some: torch.Tensor, chosen: list[int]) -> torch.Tensor:
-        sigmas = torch.tensor([draws[index].blur for index in chosen], dtype=some.dtype).to(some.device)
-        return gaussian_blur(some, sigmas[:, 0], sigmas[:, 1], taps)
-
-    _on_some(video, [draw.blur is not None for draw in draws], blur)
-    return video if legacy else normalize_clips(video, mean, std)
+    return video.div_(255) if integers else video
 
 
 def normalize_clips(
@@ -234,41 +254,3 @@ def normalize_clips(
     means = torch.as_tensor(mean, dtype=video.dtype, device=video.device).reshape(shape)
     deviations = torch.as_tensor(std, dtype=video.dtype, device=video.device).reshape(shape)
     return (video - means).div_(deviations)
-
-
-_JITTER = ("brightness", "contrast", "saturation")
-
-
-def _jitter(
-    video: torch.Tensor, draws: Sequence[ClipDraw], luma: tuple[float, float, float], clamp: bool
-) -> None:
-    """Colour jitter in place: at every step of the order, all clips whose turn it is go together."""
-
-    def adjust(name: str, step: int) -> Callable[[torch.Tensor, list[int]], torch.Tensor]:
-        def apply(some: torch.Tensor, chosen: list[int]) -> torch.Tensor:
-            factors = torch.tensor([draws[index].jitter[step][1] for index in chosen], dtype=some.dtype)
-            factors = factors.to(some.device)
-            if name == "brightness":
-                some = adjust_brightness(some, factors)
-            elif name == "contrast":
-                some = adjust_contrast(some, factors, luma)
-            else:
-                some = adjust_saturation(some, factors, luma)
-            return some.clamp_(0, 1) if clamp else some
-
-        return apply
-
-    for step in range(max(len(draw.jitter) for draw in draws)):
-        for name in _JITTER:
-            turn = [len(draw.jitter) > step and draw.jitter[step][0] == name for draw in draws]
-            _on_some(video, turn, adjust(name, step))
-
-
-def _on_some(
-    video: torch.Tensor, chosen: Sequence[bool], function: Callable[[torch.Tensor, list[int]], torch.Tensor]
-) -> None:
-    """Replace the chosen clips of `video` by `function(those clips, their indices)`."""
-    indices = [index for index, wanted in enumerate(chosen) if wanted]
-    if indices:
-        rows = torch.tensor(indices).to(video.device)
-        video[rows] = function(video[rows], indices)

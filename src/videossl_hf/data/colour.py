@@ -18,6 +18,7 @@ __all__ = [
     "adjust_saturation",
     "gaussian_blur",
     "luminance",
+    "shift_brightness",
 ]
 
 Luma = tuple[float, float, float]
@@ -42,6 +43,11 @@ def luminance(clips: torch.Tensor, luma: Luma = RGB_LUMA) -> torch.Tensor:
 def adjust_brightness(clips: torch.Tensor, factor: torch.Tensor | float) -> torch.Tensor:
     """Blend with zero: `factor` 1 changes nothing, 0 gives zeros."""
     return clips * _per_clip(factor, clips)
+
+
+def shift_brightness(clips: torch.Tensor, factor: torch.Tensor | float) -> torch.Tensor:
+    """Add `factor` - 1 to every value: `factor` 1 changes nothing, 0 takes white to black."""
+    return clips + (_per_clip(factor, clips) - 1)
 
 
 def adjust_contrast(clips: torch.Tensor, factor: torch.Tensor | float, luma: Luma = RGB_LUMA) -> torch.Tensor:
