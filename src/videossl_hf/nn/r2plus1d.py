@@ -7,6 +7,7 @@ other parts. The layout is that of the widely used 18- and 34-layer networks for
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +46,7 @@ class Conv2Plus1d(nn.Module):
     ) -> None:
         super().__init__()
         padding = space_kernel // 2
+        self.stride = (time_stride, space_stride, space_stride)
         self.spatial = nn.Conv3d(
             in_channels,
             mid_channels,
@@ -104,7 +106,9 @@ class R2Plus1dStem(GradientCheckpointingLayer):
 class Shortcut(nn.Module):
     """1x1x1 convolution and BatchNorm, for blocks that change the shape."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, synchronized: bool) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: tuple[int, int, int], synchronized: bool
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv3d(in_channels, out_channels, 1, stride=stride, bias=False)
         self.norm = BatchNorm3d(out_channels, synchronized=synchronized)
@@ -114,8 +118,9 @@ class Shortcut(nn.Module):
         return self.norm(self.conv(x))
 
 
-# (in_channels, out_channels, mid_channels, stride, synchronized) -> a convolution
-MakeConvolution = Callable[[int, int, int, int, bool], nn.Module]
+# (in_channels, out_channels, mid_channels, stride, synchronized) -> a convolution with its `stride` of time,
+# height and width
+MakeConvolution = Callable[[int, int, int, int, bool], Any]
 
 
 def make_conv2plus1d(
@@ -150,7 +155,7 @@ class VideoResNetBlock(GradientCheckpointingLayer):
         self.conv2 = make_convolution(out_channels, out_channels, mid, 1, synchronized)
         self.norm2 = BatchNorm3d(out_channels, synchronized=synchronized)
         self.shortcut = (
-            Shortcut(in_channels, out_channels, stride, synchronized)
+            Shortcut(in_channels, out_channels, self.conv1.stride, synchronized)
             if stride != 1 or in_channels != out_channels
             else nn.Identity()
         )
