@@ -1,0 +1,28 @@
+"""The two-layer perceptron of a transformer block."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from transformers.activations import ACT2FN
+
+__all__ = ["Mlp"]
+
+
+class Mlp(nn.Module):
+    """Linear layer, activation, linear layer; what comes out is as wide as what goes in.
+
+    Args:
+        size: width of input and output.
+        hidden_size: width in between.
+        activation: transformers' name of the activation: "gelu" (exact), "quick_gelu", "relu", ...
+    """
+
+    def __init__(self, size: int, hidden_size: int, activation: str = "gelu") -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(size, hidden_size)
+        self.activation = ACT2FN[activation]
+        self.fc2 = nn.Linear(hidden_size, size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(..., size)` to the same."""
+        return self.fc2(self.activation(self.fc1(x)))
