@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from videossl_hf.nn.batch_norm import BatchNorm3d
+from videossl_hf.nn.norm_relu_convolution import convolve
 from videossl_hf.nn.r2plus1d import Conv2Plus1d, R2Plus1dStem, VideoResNet, VideoResNetBlock, factorized_width
 
 
@@ -37,8 +39,12 @@ def test_every_stage_after_the_first_halves_all_axes_rounded_up() -> None:
 
 
 def test_stages_can_be_made_of_other_convolutions() -> None:
+    class Cube(nn.Conv3d):
+        def forward(self, x: torch.Tensor, norm: BatchNorm3d | None = None) -> torch.Tensor:
+            return convolve(x, self.weight, self.stride, self.padding, norm)
+
     def cube(in_channels: int, out_channels: int, mid: int, stride: int, synchronized: bool) -> nn.Module:
-        return nn.Conv3d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+        return Cube(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
 
     network = VideoResNet(R2Plus1dStem(3, 4, 3), [4, 6], [1, 1], cube)
     assert isinstance(network.stages[1][0], VideoResNetBlock)

@@ -10,7 +10,7 @@ rounding errors of that (1e-5 after 100,000 values) show in the gradients of a n
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -54,52 +54,88 @@ def _count_sums_squares(x: Tensor) -> Tensor:
     return torch.cat([torch.full_like(mean[:1], count), mean * count, centred + mean.square() * count])
 
 
+class BatchStatistics(NamedTuple):
+    """Mean and variance of every channel, `(channels,)`, and the number of values behind them, `(1,)`."""
+
+    mean: Tensor
+    variance: Tensor
+    number: Tensor
+
+
+def batch_statistics(x: Tensor, joined: bool) -> BatchStatistics:
+    """Statistics of `(..., channels)`, of all processes together where `joined`."""
+    channels = x.shape[-1]
+    total = _count_sums_squares(x)
+    if joined:
+        dist.all_reduce(total)
+    count, sums, squares = total.split([1, channels, channels])
+    mean = sums / count
+    variance = (squares / count - mean.square()).clamp_min(0)
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return BatchStatistics(mean.to(dtype), variance.to(dtype), count)
+
+
+def normalize(x: Tensor, statistics: BatchStatistics, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """`(..., channels)` normalised, scaled and shifted: `(batch, channels, ...)`."""
+    mean, variance = statistics.mean.to(weight.dtype), statistics.variance.to(weight.dtype)
+    return F.batch_norm(x.movedim(-1, 1), mean, variance, weight, bias, False, 0.0, eps)
+
+
+def normalize_backward(
+    x: Tensor,
+    gradient: Tensor,
+    statistics: BatchStatistics,
+    weight: Tensor,
+    eps: float,
+    joined: bool,
+    in_place: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `normalize` for `x`, weight and bias, with the statistics' own dependence on `x`.
+
+    Takes `x` as `(..., channels)`, and the gradient as `(batch, channels, ...)`; it is lost where `in_place`.
+    """
+    mean, variance, count = statistics
+    inverse_std = (variance + eps).rsqrt()
+    gradient = gradient.movedim(1, -1).contiguous()
+    weight_gradient, bias_gradient = torch.zeros(2, len(mean), dtype=torch.float64, device=x.device)
+    for part, part_gradient in _chunks(x, gradient):
+        bias_gradient += part_gradient.sum(0, dtype=mean.dtype)
+        weight_gradient += ((part - mean) * part_gradient).sum(0)
+    weight_gradient *= inverse_std
+    total = torch.stack([weight_gradient, bias_gradient])
+    if joined:
+        dist.all_reduce(total)
+    mean_product, mean_gradient = (total / count).to(mean.dtype)
+    scale = inverse_std * weight
+    slope = -scale * inverse_std * mean_product
+    x_gradient = gradient if in_place else torch.empty_like(x)
+    for part, part_gradient, out in _chunks(x, gradient, x_gradient):
+        out.copy_(((part_gradient - mean_gradient) * scale).addcmul_(part - mean, slope))
+    return x_gradient.movedim(-1, 1), weight_gradient.to(weight.dtype), bias_gradient.to(weight.dtype)
+
+
 class _NormalizeBatch(torch.autograd.Function):
     """Normalise `(batch, channels, ...)` with the statistics of the batch, or of all processes' batches.
 
-    Returns the result, and for the running statistics the mean, the variance and the number of values.
+    Returns the result, and the statistics for the running ones.
     """
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, joined: bool
     ) -> tuple[Tensor, ...]:
-        channels = x.shape[1]
         last = x.movedim(1, -1).contiguous()
-        total = _count_sums_squares(last)
-        if joined:
-            dist.all_reduce(total)
-        count, sums, squares = total.split([1, channels, channels])
-        mean = sums / count
-        variance = (squares / count - mean.square()).clamp_min(0)
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        ctx.joined = joined
-        ctx.save_for_backward(last, weight, mean.to(dtype), (variance + eps).rsqrt().to(dtype), count)
-        statistics = mean.to(dtype), variance.to(dtype), count
+        statistics = batch_statistics(last, joined)
+        ctx.eps, ctx.joined = eps, joined
+        ctx.save_for_backward(last, weight, *statistics)
         ctx.mark_non_differentiable(*statistics)
-        mean, variance = mean.to(weight.dtype), variance.to(weight.dtype)
-        return F.batch_norm(last.movedim(-1, 1), mean, variance, weight, bias, False, 0.0, eps), *statistics
+        return normalize(last, statistics, weight, bias, eps), *statistics
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, inverse_std, count = ctx.saved_tensors
-        gradient = gradient.movedim(1, -1).contiguous()
-        weight_gradient, bias_gradient = torch.zeros(2, len(mean), dtype=torch.float64, device=x.device)
-        for part, part_gradient in _chunks(x, gradient):
-            bias_gradient += part_gradient.sum(0, dtype=mean.dtype)
-            weight_gradient += ((part - mean) * part_gradient).sum(0)
-        weight_gradient *= inverse_std
-        total = torch.stack([weight_gradient, bias_gradient])
-        if ctx.joined:
-            dist.all_reduce(total)
-        mean_product, mean_gradient = (total / count).to(mean.dtype)
-        scale = inverse_std * weight
-        slope = -scale * inverse_std * mean_product
-        x_gradient = torch.empty_like(x)
-        for part, part_gradient, out in _chunks(x, gradient, x_gradient):
-            out.copy_(((part_gradient - mean_gradient) * scale).addcmul_(part - mean, slope))
-        x_gradient = x_gradient.movedim(-1, 1)
-        return x_gradient, weight_gradient.to(weight.dtype), bias_gradient.to(weight.dtype), None, None
+        x, weight, *statistics = ctx.saved_tensors
+        gradients = normalize_backward(x, gradient, BatchStatistics(*statistics), weight, ctx.eps, ctx.joined)
+        return *gradients, None, None
 
 
 class _CrossProcessBatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -117,22 +153,31 @@ class _CrossProcessBatchNorm(nn.modules.batchnorm._BatchNorm):
         self.synchronized = synchronized
 
     @property
-    def _is_joined(self) -> bool:
+    def is_joined(self) -> bool:
+        """Whether statistics are those of several processes now."""
         return self.synchronized and process_count() > 1
+
+    def computes_here(self, x: Tensor) -> bool:
+        """Whether this batch is normalised by the functions of this file, and not by torch."""
+        if not self.training:
+            return False
+        on_cpu = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling()
+        has_one_value = x.numel() == x.shape[1]  # which torch refuses
+        return self.is_joined or on_cpu or has_one_value
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `(batch, channels, ...)`."""
         self._check_input_dim(x)
+        return self.normalize(x)
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """The same, whatever the number of axes."""
         if not self.training:
             mean, variance = self.running_mean, self.running_var
             return F.batch_norm(x, mean, variance, self.weight, self.bias, False, 0.0, self.eps)
-        on_cpu = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling()
-        has_one_value = x.numel() == x.shape[1]  # which torch refuses
-        if self._is_joined or on_cpu or has_one_value:
-            y, mean, variance, count = _NormalizeBatch.apply(
-                x, self.weight, self.bias, self.eps, self._is_joined
-            )
-            self._track(mean[None], variance[None], count)
+        if self.computes_here(x):
+            y, *statistics = _NormalizeBatch.apply(x, self.weight, self.bias, self.eps, self.is_joined)
+            self.track(BatchStatistics(*statistics))
             return y
         mean, variance = self.running_mean, self.running_var
         if _is_recomputing():  # checkpointing wants the second pass to save as many tensors as the first
@@ -142,11 +187,13 @@ class _CrossProcessBatchNorm(nn.modules.batchnorm._BatchNorm):
         return F.batch_norm(x, mean, variance, self.weight, self.bias, True, self.momentum, self.eps)
 
     @torch.no_grad()
-    def _track(self, means: Tensor, variances: Tensor, count: Tensor) -> None:
-        """Move the running statistics towards those of batches `(batches, channels)`, one after the other."""
+    def track(self, statistics: BatchStatistics) -> None:
+        """Move the running statistics towards those of a batch, `(channels,)`, or of several batches one
+        after the other, `(batches, channels)`."""
         if _is_recomputing():
             return
-        unbiased = variances * (count / (count - 1).clamp_min(1))
+        means, variances = torch.atleast_2d(statistics.mean), torch.atleast_2d(statistics.variance)
+        unbiased = variances * (statistics.number / (statistics.number - 1).clamp_min(1))
         for mean, variance in zip(means.unbind(), unbiased.unbind(), strict=True):
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
             self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
@@ -178,6 +225,6 @@ class GroupedBatchNorm1d(_CrossProcessBatchNorm, nn.BatchNorm1d):
         groups, batch, channels = x.shape
         wide = x.transpose(0, 1).reshape(batch, groups * channels)
         weight, bias = self.weight.repeat(groups), self.bias.repeat(groups)
-        y, mean, variance, count = _NormalizeBatch.apply(wide, weight, bias, self.eps, self._is_joined)
-        self._track(mean.view(groups, channels), variance.view(groups, channels), count)
+        y, mean, variance, count = _NormalizeBatch.apply(wide, weight, bias, self.eps, self.is_joined)
+        self.track(BatchStatistics(mean.view(groups, channels), variance.view(groups, channels), count))
         return y.view(batch, groups, channels).transpose(0, 1)

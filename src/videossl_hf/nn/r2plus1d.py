@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .batch_norm import BatchNorm3d
+from .norm_relu_convolution import convolve
 
 __all__ = ["Conv2Plus1d", "R2Plus1dStem", "VideoResNet", "VideoResNetBlock", "VideoResNetStage"]
 
@@ -60,29 +61,32 @@ class Conv2Plus1d(nn.Module):
             mid_channels, out_channels, (3, 1, 1), stride=(time_stride, 1, 1), padding=(1, 0, 0), bias=False
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, norm: BatchNorm3d | None = None) -> Tensor:
         """`(batch, in_channels, frames, height, width)` to
-        `(batch, out_channels, frames', height', width')`."""
-        if x.device.type == "cpu":
-            x = _convolve_space(x, self.spatial)
-            x = F.relu(self.norm(x), inplace=True)
-            return _convolve_time(x, self.temporal)
-        return self.temporal(F.relu(self.norm(self.spatial(x)), inplace=True))
+        `(batch, out_channels, frames', height', width')`; of `relu(norm(x))` where a norm is given."""
+        return _convolve_time(_convolve_space(x, self.spatial, norm), self.temporal, self.norm)
 
 
-def _convolve_space(x: Tensor, convolution: nn.Conv3d) -> Tensor:
-    batch = x.shape[0]
-    x = x.transpose(1, 2).flatten(0, 1)
-    x = F.conv2d(x, convolution.weight.squeeze(2), None, convolution.stride[1:], convolution.padding[1:])
-    return x.unflatten(0, (batch, -1)).transpose(1, 2)
+def _parts(convolution: nn.Conv3d) -> tuple[Tensor, tuple[int, ...], tuple[int, ...]]:
+    assert not isinstance(convolution.padding, str)
+    return convolution.weight, convolution.stride, convolution.padding
 
 
-def _convolve_time(x: Tensor, convolution: nn.Conv3d) -> Tensor:
-    height, width = x.shape[3:]
-    x = F.conv2d(
-        x.flatten(3), convolution.weight.squeeze(4), None, convolution.stride[:2], convolution.padding[:2]
-    )
-    return x.unflatten(3, (height, width))
+def _convolve_space(x: Tensor, convolution: nn.Conv3d, norm: BatchNorm3d | None) -> Tensor:
+    weight, stride, padding = _parts(convolution)
+    if x.device.type != "cpu":
+        return convolve(x, weight, stride, padding, norm)
+    frames = x.transpose(1, 2).flatten(0, 1)
+    y = convolve(frames, weight.squeeze(2), stride[1:], padding[1:], norm)
+    return y.unflatten(0, (x.shape[0], -1)).transpose(1, 2)
+
+
+def _convolve_time(x: Tensor, convolution: nn.Conv3d, norm: BatchNorm3d) -> Tensor:
+    weight, stride, padding = _parts(convolution)
+    if x.device.type != "cpu":
+        return convolve(x, weight, stride, padding, norm)
+    y = convolve(x.flatten(3), weight.squeeze(4), stride[:2], padding[:2], norm)
+    return y.unflatten(3, x.shape[3:])
 
 
 class R2Plus1dStem(GradientCheckpointingLayer):
@@ -119,7 +123,7 @@ class Shortcut(nn.Module):
 
 
 # (in_channels, out_channels, mid_channels, stride, synchronized) -> a convolution with its `stride` of time,
-# height and width
+# height and width; its forward takes a map and, where BatchNorm and ReLU come before it, that norm
 MakeConvolution = Callable[[int, int, int, int, bool], Any]
 
 
@@ -163,8 +167,8 @@ class VideoResNetBlock(GradientCheckpointingLayer):
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, in_channels, frames, height, width)` to `(batch, out_channels, .../stride)`."""
         residual = self.shortcut(x)
-        x = F.relu(self.norm1(self.conv1(x)), inplace=True)
-        return F.relu(self.norm2(self.conv2(x)) + residual, inplace=True)
+        x = self.conv2(self.conv1(x), self.norm1)
+        return F.relu(self.norm2(x) + residual, inplace=True)
 
 
 class VideoResNetStage(nn.ModuleList):
