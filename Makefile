@@ -6,6 +6,7 @@ SHELL := /bin/bash
 BASE_PYTHON ?= python3
 PYTHON := .venv/bin/python
 SEEDS ?= 3
+METHOD ?= stica
 PYTEST_ARGS ?=
 
 .PHONY: help install demo test test-slow check format bench ablation clean
@@ -45,8 +46,8 @@ format: install ## let ruff format and mend what it can
 bench: install ## speed, ours beside a rival in one run (see benchmarks/)
 	@for script in decode crops train_step; do echo "== $$script"; $(PYTHON) benchmarks/$$script.py; done
 
-ablation: install ## STiCA, GDT and poolings at equal steps, SEEDS seeds (about an hour on two cores)
-	$(PYTHON) benchmarks/stica_ablation.py --seeds $(SEEDS) --jobs 2
+ablation: install ## variants of a method at equal steps (about an hour on two cores): make ablation METHOD=stica
+	$(PYTHON) benchmarks/ablation.py $(METHOD) --seeds $(SEEDS) --jobs 2
 
 smoke-%: install ## train, resume, evaluate, save, reload one method: make smoke-stica SEEDS=3
 	$(PYTHON) training/smoke.py $* --seeds $(SEEDS)

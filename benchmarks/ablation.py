@@ -1,12 +1,13 @@
-"""STiCA, GDT and poolings at equal steps: `python benchmarks/stica_ablation.py --seeds 3 --jobs 2`.
+"""Variants of a method at equal steps: `python benchmarks/ablation.py stica --seeds 3 --jobs 2`.
 
-Every cell is one variant of the smoke recipe at one seed, trained for the same number of steps on the same
-clips, and scored by kNN and linear probe on validation and test beside the same network with random weights.
-Hand-made features that learn nothing stand below. A cell that is finished is not run again, and a training
-that was broken off goes on. Every process has one thread, so that two cells fit on two cores.
+Every cell is one variant of the smoke recipe (ablations.yaml lists them) at one seed, trained for the same
+number of steps on the same clips, and scored by kNN and linear probe on validation and test beside the same
+network with random weights. Hand-made features that learn nothing stand below. A cell that is finished is not
+run again, and a training that was broken off goes on. Every process has one thread, so that two cells fit on
+two cores.
 
-Writes results/stica-ablation.json, and the table as results/stica-ablation.md. What decides about settings is
-validation; test is printed beside it, not chosen on.
+Writes results/METHOD-ablation.json, and the table as results/METHOD-ablation.md. What decides about settings
+is validation; test is printed beside it, not chosen on.
 """
 
 from __future__ import annotations
@@ -24,14 +25,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 ROOT = Path(__file__).resolve().parents[1]
-RECIPE = ROOT / "training/recipes/stica/smoke.yaml"
-VARIANTS = {
-    "STiCA": "",
-    "STiCA, average pooling": "--model.pooling_layers 0",
-    "no crop losses (alpha 1)": "--model.alpha 1.0",
-    "GDT (one view, no crops, average pooling)": "--model.objective gdt",
-}
+ABLATIONS = yaml.safe_load((ROOT / "benchmarks/ablations.yaml").read_text(encoding="utf-8"))
 HAND_MADE = ("frame-difference", "raw-pixels")
 SPLITS = ("train", "validation", "test")
 FIGURES = [f"{split}_{protocol}" for split in ("validation", "test") for protocol in ("knn", "linear")]
@@ -42,24 +39,34 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("method", choices=ABLATIONS)
     parser.add_argument("--seeds", type=int, default=3, help="trainings of a variant, seeds 0 to SEEDS-1 (3)")
-    parser.add_argument("--steps", type=int, default=270, help="of every training (270)")
+    parser.add_argument("--steps", type=int, help="of every training (as many as in ablations.yaml)")
     parser.add_argument("--clips", type=int, default=1200, help="training clips to generate (1200)")
     parser.add_argument("--jobs", type=int, default=2, help="cells at a time, one thread each (2)")
-    parser.add_argument("--work", type=Path, default=Path("outputs/stica-ablation"), help="data and runs")
-    parser.add_argument("--output", type=Path, default=Path("results/stica-ablation.json"))
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="only these")
+    parser.add_argument("--work", type=Path, help="data and runs (outputs/METHOD-ablation)")
+    parser.add_argument("--output", type=Path, help="results file (results/METHOD-ablation.json)")
+    parser.add_argument("--variants", nargs="+", metavar="VARIANT", help="only these")
     parser.add_argument(
         "--set", default="", metavar="OVERRIDES", help="recipe keys of every run, in one string"
     )
     parser.add_argument("--cell", nargs=2, metavar=("VARIANT", "SEED"), help=argparse.SUPPRESS)
     args = parser.parse_args()
+    ablation = ABLATIONS[args.method]
+    args.steps = args.steps or ablation["steps"]
+    args.work = args.work or Path(f"outputs/{args.method}-ablation")
+    args.output = args.output or Path(f"results/{args.method}-ablation.json")
+    args.recipe = ROOT / f"training/recipes/{args.method}/smoke.yaml"
+    args.overrides = ablation["variants"]
+    unknown = set(args.variants or ()) - set(args.overrides)
+    if unknown:
+        parser.error(f"unknown variants {sorted(unknown)}; {args.method} has {list(args.overrides)}")
     os.environ["OMP_NUM_THREADS"] = "1"
     if args.cell:
         run_cell(args, args.cell[0], int(args.cell[1]))
         return 0
     generate(args)
-    wanted = [(name, seed) for name in args.variants for seed in range(args.seeds)]
+    wanted = [(name, seed) for name in args.variants or args.overrides for seed in range(args.seeds)]
     wanted += [(name, 0) for name in HAND_MADE]
     todo = [cell for cell in wanted if read_cell(args, *cell) is None]
     print(f"{len(wanted)} cells, {len(wanted) - len(todo)} finished before", flush=True)
@@ -96,8 +103,8 @@ def settings_of(args: argparse.Namespace, variant: str, seed: int) -> dict[str, 
         "seed": seed,
         "steps": args.steps,
         "clips": args.clips,
-        "overrides": shlex.split(VARIANTS.get(variant, "")) + shlex.split(args.set),
-        "recipe": RECIPE.read_text(encoding="utf-8"),
+        "overrides": shlex.split(args.overrides.get(variant, "")) + shlex.split(args.set),
+        "recipe": args.recipe.read_text(encoding="utf-8"),
     }
 
 
@@ -149,7 +156,7 @@ def processor_folder(args: argparse.Namespace) -> Path:
     from videossl_hf.training.recipe import load_recipe
 
     folder = args.work / "processor"
-    recipe = load_recipe(RECIPE, shlex.split(args.set))
+    recipe = load_recipe(args.recipe, shlex.split(args.set))
     make_processor(recipe.method, recipe.make_config(), recipe.processor).save_pretrained(folder)
     return folder
 
@@ -157,7 +164,7 @@ def processor_folder(args: argparse.Namespace) -> Path:
 def train(args: argparse.Namespace, folder: Path, settings: dict[str, Any]) -> None:
     """The command of the README, on one CPU thread; goes on from the newest checkpoint."""
     command = [
-        *(sys.executable, str(ROOT / "training/pretrain.py"), str(RECIPE)),
+        *(sys.executable, str(ROOT / "training/pretrain.py"), str(args.recipe)),
         *("--data.train", str(args.work / "data"), "--training.output_dir", str(folder / "run")),
         *("--training.max_steps", str(args.steps), "--training.seed", str(settings["seed"])),
         *("--training.device", "cpu", *settings["overrides"]),
@@ -221,8 +228,8 @@ def write_table(args: argparse.Namespace, cells: Sequence[dict[str, Any]]) -> No
         for weights in own[0]["figures"]:
             rows.append({"variant": variant, "weights": weights, "seeds": len(own), **summary(own, weights)})
     report = {
-        "what": __doc__.splitlines()[0].split(":")[0],
-        "recipe": str(RECIPE.relative_to(ROOT)),
+        "what": ABLATIONS[args.method]["what"],
+        "recipe": str(args.recipe.relative_to(ROOT)),
         "steps": args.steps,
         "data": f"Sounding Shapes mid, {args.clips} training clips",
         "rows": rows,
