@@ -1,0 +1,1 @@
+"""ILA: implicit temporal modelling with learnable alignment, on CLIP."""

@@ -1,0 +1,227 @@
+"""ILA's alignment of neighbouring frames: interactive points, masks around them, what they let through.
+
+For each pair of neighbouring frames a small convolutional network predicts one point in each of the two. A
+mask around a frame's point weighs that frame's patches. Positions in a frame run from -1 to 1 on both axes,
+x along the columns and y along the rows.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...nn.batch_norm import BatchNorm2d
+from .configuration_ila import ILAConfig
+from .layers_ila import started
+
+__all__ = ["Alignment", "ILAAligner", "ILAPointHead", "interaction_masks", "interactive_block"]
+
+
+class Alignment(NamedTuple):
+    """What aligning the frames of clips gives.
+
+    Attributes:
+        aligned: `(batch, frames, tokens, hidden)`, tokens with the patches weighed by the masks.
+        interactive: the same shape, features of the pairs, brought back to frames; None without.
+        points: `(batch, pairs, 4)`: x and y in the earlier frame, x and y in the later one.
+        masks: `(batch, frames, patches)`, of each frame the mean of its one or two masks.
+        loss: scalar, how far the masked frames of a pair are from pointing the same way; None if not wanted.
+    """
+
+    aligned: Tensor
+    interactive: Tensor | None
+    points: Tensor
+    masks: Tensor
+    loss: Tensor | None
+
+
+def _profile(centres: Tensor, side: int, radius: float, slope: float, shift: Tensor | None) -> Tensor:
+    """Mask along one axis, `(..., side)`, around centres `(...)`; with a shift the mean of three."""
+    positions = torch.linspace(-1, 1, side, dtype=centres.dtype, device=centres.device)
+    centres = centres[..., None, None]
+    if shift is not None:
+        steps = torch.arange(-1, 2, dtype=centres.dtype, device=centres.device)
+        centres = centres + (steps * shift.to(centres.dtype))[:, None]
+    distance = (positions - centres).abs()
+    return (1 - slope * (distance - radius)).clamp(0, 1).mean(-2)
+
+
+def interaction_masks(
+    points: Tensor, side: int, radius: float = 0.25, slope: float = 1.5, shift: Tensor | None = None
+) -> Tensor:
+    """Masks around points: 1 up to `radius` along both axes, then falling by `slope`, axis by axis.
+
+    Args:
+        points: `(..., 2)`, x and y.
+        side: rows and columns of the mask.
+        radius: half width of the plateau.
+        slope: fall per unit of distance; the two axes are multiplied.
+        shift: scalar tensor: the mean of the nine masks at the point and shifted by this, either way along
+            both axes. As the mask is a product, that mean is the product of the means along the axes.
+
+    Returns:
+        `(..., side, side)`, rows first.
+    """
+    along_x, along_y = _profile(points, side, radius, slope, shift).unbind(-2)
+    return along_y[..., :, None] * along_x[..., None, :]
+
+
+def to_frames(earlier: Tensor, later: Tensor) -> Tensor:
+    """Values of pairs `(batch, pairs, ...)`, for the earlier and the later frame of each, to the mean of each
+    frame's one or two, `(batch, pairs + 1, ...)`."""
+    middle = (earlier[:, 1:] + later[:, :-1]) / 2
+    return torch.cat([earlier[:, :1], middle, later[:, -1:]], dim=1)
+
+
+class ILAPairConv(nn.Conv2d):
+    """Convolution of the maps of two frames, as if their channels were concatenated: the weights are split
+    instead of the maps copied."""
+
+    def forward(self, earlier: Tensor, later: Tensor) -> Tensor:  # type: ignore[override]
+        """Maps of the two frames, `(pairs, channels, height, width)`, to one."""
+        first, second = self.weight.chunk(2, dim=1)
+        return self._conv_forward(earlier, first, self.bias) + self._conv_forward(later, second, None)
+
+
+class ILADepthwise(nn.Module):
+    """Depthwise 3 x 3 convolution, BatchNorm and ReLU of one frame of each pair."""
+
+    def __init__(self, width: int, synchronized: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, padding=1, groups=width)
+        self.norm = BatchNorm2d(width, synchronized=synchronized)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """`(pairs, width, height, width)` to the same."""
+        return F.relu(self.norm(self.conv(maps)))
+
+
+class ILAInteractiveBlock(nn.Module):
+    """Joins the two frames of a pair and looks at 3 x 3 patches of the result; published for
+    Something-Something v2."""
+
+    joining_kernel = 3
+
+    def __init__(self, config: ILAConfig) -> None:
+        super().__init__()
+        width, hidden = config.vision_config.hidden_size, config.align_hidden
+        synchronized = config.synchronize_batch_norm
+        kernel = self.joining_kernel
+        self.join = ILAPairConv(2 * width, hidden, kernel, padding=kernel // 2)
+        self.join_norm = BatchNorm2d(hidden, synchronized=synchronized)
+        self.conv = nn.Conv2d(hidden, hidden, 3, padding=1)
+        self.norm = BatchNorm2d(hidden, synchronized=synchronized)
+
+    def forward(self, earlier: Tensor, later: Tensor) -> Tensor:
+        """Maps of the frames, `(pairs, hidden, height, width)`, to `(pairs, align_hidden, height, width)`."""
+        x = F.relu(self.join_norm(self.join(earlier, later)))
+        return F.relu(self.norm(self.conv(x)))
+
+
+class ILADepthwiseInteractiveBlock(ILAInteractiveBlock):
+    """The same with a depthwise convolution of each frame first, and a 1 x 1 convolution that joins them;
+    published for Kinetics-400."""
+
+    joining_kernel = 1
+
+    def __init__(self, config: ILAConfig) -> None:
+        super().__init__(config)
+        width, synchronized = config.vision_config.hidden_size, config.synchronize_batch_norm
+        self.earlier = ILADepthwise(width, synchronized)
+        self.later = ILADepthwise(width, synchronized)
+
+    def forward(self, earlier: Tensor, later: Tensor) -> Tensor:
+        """As above."""
+        return super().forward(self.earlier(earlier), self.later(later))
+
+
+def interactive_block(config: ILAConfig) -> ILAInteractiveBlock:
+    """The interactive block that a configuration names."""
+    is_depthwise = config.interactive_block == "depthwise"
+    return ILADepthwiseInteractiveBlock(config) if is_depthwise else ILAInteractiveBlock(config)
+
+
+class ILAPointHead(nn.Module):
+    """Predicts where to look in the two frames of each pair; at the start always at their centres."""
+
+    def __init__(self, config: ILAConfig) -> None:
+        super().__init__()
+        hidden, half = config.align_hidden, config.align_hidden // 2
+        synchronized = config.synchronize_batch_norm
+        self.conv1 = nn.Conv2d(hidden, half, 3, padding=1)
+        self.norm1 = BatchNorm2d(half, synchronized=synchronized)
+        self.conv2 = nn.Conv2d(half, half, 3, padding=1)
+        self.norm2 = BatchNorm2d(half, synchronized=synchronized)
+        # Two groups: the earlier point sees the first half of the channels only, the later one the second.
+        self.hidden = nn.Conv1d(half, half // 2, 1, groups=2)
+        self.out = nn.Conv1d(half // 2, 4, 1, groups=2)
+        started(self.out, std=0.0)
+        self.point_range = config.point_range
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`(pairs, align_hidden, height, width)` to points `(pairs, 4)`, float32 or better."""
+        x = F.relu(F.max_pool2d(self.norm1(self.conv1(features)), 2))
+        x = F.relu(F.max_pool2d(self.norm2(self.conv2(x)), 2))
+        x = F.adaptive_max_pool2d(x, 1).flatten(2)
+        x = self.out(F.relu(self.hidden(x))).squeeze(-1)
+        return self.point_range * x.to(torch.promote_types(x.dtype, torch.float32)).tanh()
+
+
+class ILAAligner(nn.Module):
+    """Aligns the frames of a clip with their neighbours.
+
+    Every frame is convolved where it lies: maps of pairs are never copied side by side, and the masks of a
+    frame are averaged before they weigh it.
+    """
+
+    def __init__(self, config: ILAConfig) -> None:
+        super().__init__()
+        self.mask_radius, self.mask_slope = config.mask_radius, config.mask_slope
+        self.interactive = interactive_block(config)
+        self.point_head = ILAPointHead(config)
+        self.temporal_conv: nn.Conv2d | None = None
+        if config.token_mode == "add":
+            half = config.align_hidden // 2
+            self.temporal_conv = nn.Conv2d(half, half, (3, 1), padding=(1, 0))
+            self.out_proj = nn.Linear(half, config.vision_config.hidden_size)
+
+    def forward(self, tokens: Tensor, shift: Tensor | None = None, with_loss: bool = True) -> Alignment:
+        """Align tokens `(batch, frames, 1 + patches, hidden)`, the frame's own token first.
+
+        Args:
+            shift: scalar tensor, the disturbance of the points; None for none.
+            with_loss: whether to compute the loss.
+        """
+        batch, frames, count, _ = tokens.shape
+        side = math.isqrt(count - 1)
+        patches = tokens[:, :, 1:]
+        maps = patches.unflatten(2, (side, side)).permute(0, 1, 4, 2, 3)
+        features = self.interactive(maps[:, :-1].flatten(0, 1), maps[:, 1:].flatten(0, 1))
+        points = self.point_head(features).unflatten(0, (batch, frames - 1))
+        with torch.autocast(tokens.device.type, enabled=False):
+            masks = interaction_masks(
+                points.unflatten(-1, (2, 2)), side, self.mask_radius, self.mask_slope, shift
+            )
+            earlier, later = masks.flatten(-2).unbind(2)
+            mean_masks = to_frames(earlier, later)
+            weights = F.pad(mean_masks, (1, 0), value=1.0).to(tokens.dtype)  # the frame's own token stays
+        loss = self._loss(patches, earlier, later) if with_loss else None
+        interactive = None
+        if self.temporal_conv is not None:
+            pairs = features.permute(0, 2, 3, 1).reshape(batch, frames - 1, count - 1, -1)
+            mixed = to_frames(*pairs.chunk(2, dim=-1)).permute(0, 3, 1, 2)
+            projected = self.out_proj(self.temporal_conv(mixed).permute(0, 2, 3, 1))
+            interactive = torch.cat([tokens[:, :, :1].to(projected.dtype), projected], dim=2)
+        return Alignment(tokens * weights[..., None], interactive, points, mean_masks, loss)
+
+    @staticmethod
+    def _loss(patches: Tensor, earlier: Tensor, later: Tensor) -> Tensor:
+        """Mean over pairs of 1 - cosine of the two frames' masked sums."""
+        first = earlier[:, :, None].to(patches.dtype) @ patches[:, :-1]
+        second = later[:, :, None].to(patches.dtype) @ patches[:, 1:]
+        dtype = torch.promote_types(first.dtype, torch.float32)
+        return (1 - F.cosine_similarity(first.to(dtype), second.to(dtype), dim=-1, eps=1e-12)).mean()

@@ -1,0 +1,128 @@
+"""What ILA takes over from a CLIP checkpoint: sizes, activation, weights, tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, CLIPModel
+from transformers.utils import cached_file
+
+from ...errors import CheckpointError, ConfigurationError
+from .configuration_ila import ILAConfig
+from .vision_ila import resize_position_table
+
+__all__ = [
+    "clip_config",
+    "clip_model",
+    "clip_state_dict",
+    "clip_tokenizer",
+    "load_clip_weights",
+    "saved_tokenizer",
+]
+
+_VISION_FIELDS = (
+    *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+    *("num_channels", "image_size", "patch_size", "hidden_act", "layer_norm_eps"),
+)
+_TEXT_FIELDS = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+    *("max_position_embeddings", "hidden_act", "layer_norm_eps", "eos_token_id"),
+)
+LEGACY_END_OF_TEXT = 2
+"""What older CLIP configurations state; the token meant is the last of the vocabulary."""
+
+
+def clip_model(source: Any) -> CLIPModel:
+    """The CLIP model itself, or the one of a folder or Hub id, with float32 weights.
+
+    Raises:
+        CheckpointError: it is none.
+    """
+    if isinstance(source, CLIPModel):
+        return source
+    if not isinstance(source, (str, Path)):
+        raise CheckpointError(f"give a CLIPModel, or the folder or id of one, not {type(source).__name__}")
+    model, info = CLIPModel.from_pretrained(source, output_loading_info=True, dtype=torch.float32)
+    if info["missing_keys"]:
+        missing = sorted(info["missing_keys"])
+        raise CheckpointError(f"{source} is no CLIP checkpoint; missing: {', '.join(missing[:6])}")
+    return model
+
+
+def clip_config(clip: Any, overrides: Mapping[str, Any]) -> ILAConfig:
+    """The configuration of an ILA model on a CLIP model's towers, its activations included.
+
+    Args:
+        clip: a `CLIPConfig`.
+        overrides: further fields of `ILAConfig`; `image_size` is the vision tower's.
+    """
+    overrides = dict(overrides)
+    vision = {name: getattr(clip.vision_config, name) for name in _VISION_FIELDS}
+    text = {name: getattr(clip.text_config, name) for name in _TEXT_FIELDS}
+    if "image_size" in overrides:
+        vision["image_size"] = overrides.pop("image_size")
+    if text["eos_token_id"] == LEGACY_END_OF_TEXT:
+        text["eos_token_id"] = None
+    settings = {"vision_config": vision, "text_config": text, "projection_dim": clip.projection_dim}
+    return ILAConfig(**(settings | overrides))
+
+
+def clip_state_dict(clip: CLIPModel) -> dict[str, Tensor]:
+    """A CLIP model's weights under the names of `ILAModel`."""
+    state = clip.state_dict()
+    return {name.replace("pre_layrnorm", "pre_layernorm"): value for name, value in state.items()}
+
+
+@torch.no_grad()
+def load_clip_weights(model: Any, clip: CLIPModel) -> None:
+    """Copy CLIP's weights into an `ILAModel`; every one of them must find its place.
+
+    Raises:
+        CheckpointError: keys or shapes differ.
+    """
+    own, state = dict(model.named_parameters()), clip_state_dict(clip)
+    if model.config.head == "linear":
+        state = {name: value for name, value in state.items() if not name.startswith(("text_", "logit_"))}
+    positions = "vision_model.embeddings.position_embedding.weight"
+    if state[positions].shape != own[positions].shape:
+        state[positions] = resize_position_table(state[positions], model.config.vision_config.grid_size)
+    wrong = [name for name, value in state.items() if name not in own or own[name].shape != value.shape]
+    if wrong:
+        raise CheckpointError(
+            f"the CLIP model does not fit the configuration: {', '.join(sorted(wrong)[:6])}"
+        )
+    for name, value in state.items():
+        own[name].copy_(value)
+
+
+def saved_tokenizer(source: Any, settings: Mapping[str, Any]) -> Any:
+    """The tokenizer beside a checkpoint, None where there is none.
+
+    Args:
+        source: folder or Hub id.
+        settings: what `from_pretrained` was called with: revision, token and so on.
+    """
+    known = ("revision", "token", "cache_dir", "subfolder", "local_files_only", "force_download")
+    where = {name: settings[name] for name in known if name in settings}
+    if cached_file(
+        str(source), "tokenizer_config.json", _raise_exceptions_for_missing_entries=False, **where
+    ):
+        return AutoTokenizer.from_pretrained(source, **where)
+    return None
+
+
+def clip_tokenizer(source: Any, tokenizer: Any = None) -> Any:
+    """The tokenizer given, or the one beside a CLIP checkpoint.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    if tokenizer is None and isinstance(source, (str, Path)):
+        tokenizer = saved_tokenizer(source, {})
+    if tokenizer is None:
+        raise ConfigurationError("the text head needs the tokenizer of the CLIP checkpoint: pass tokenizer=")
+    return tokenizer
