@@ -1,0 +1,1 @@
+"""TVTS: turning to video for transcript sorting, and TVTSv2."""
