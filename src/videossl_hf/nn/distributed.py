@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["all_reduce_sum", "gather", "process_count", "process_index"]
+__all__ = ["all_reduce_sum", "exchange", "gather", "process_count", "process_index"]
 
 
 def process_count() -> int:
@@ -75,3 +76,22 @@ def gather(tensor: Tensor, with_gradient: bool = False) -> Tensor:
     if process_count() == 1:
         return tensor.unsqueeze(0) if with_gradient else tensor.detach().unsqueeze(0)
     return _Gather.apply(tensor) if with_gradient else _all_gather(tensor.detach())
+
+
+def exchange(tensor: Tensor, sent: Sequence[int], received: Sequence[int]) -> Tensor:
+    """Send rows to other processes and receive theirs, in one collective and without gradient.
+
+    Args:
+        tensor: `(rows, ...)`; the first `sent[0]` rows go to process 0, and so on.
+        sent: number of rows for each process.
+        received: number of rows from each process: what it sends to this one.
+
+    Returns:
+        `(sum(received), ...)`, in the order of ranks.
+    """
+    tensor = tensor.detach()
+    if process_count() == 1:
+        return tensor
+    arrived = tensor.new_empty(sum(received), *tensor.shape[1:])
+    dist.all_to_all_single(arrived, tensor.contiguous(), list(received), list(sent))
+    return arrived

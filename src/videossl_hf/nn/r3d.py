@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .batch_norm import BatchNorm3d
+from .norm_relu_convolution import convolve
 from .r2plus1d import MakeConvolution, R2Plus1dStem, VideoResNet, make_conv2plus1d
 
 __all__ = ["Convolution3d", "R3dStem", "make_video_resnet"]
@@ -20,15 +21,13 @@ class Convolution3d(nn.Conv3d):
     def __init__(
         self, in_channels: int, out_channels: int, kernel: tuple[int, int, int], stride: tuple[int, int, int]
     ) -> None:
-        padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
-        super().__init__(in_channels, out_channels, kernel, stride=stride, padding=padding, bias=False)
+        self.edges = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
+        super().__init__(in_channels, out_channels, kernel, stride, self.edges, bias=False)
 
     def forward(self, x: Tensor, norm: BatchNorm3d | None = None) -> Tensor:
         """`(batch, in_channels, ...)` to `(batch, out_channels, ...)`; of `relu(norm(x))` where a norm is
         given."""
-        if norm is not None:
-            x = F.relu(norm(x), inplace=True)
-        return super().forward(x)
+        return convolve(x, self.weight, self.stride, self.edges, norm)
 
 
 def make_conv3d(

@@ -1,0 +1,116 @@
+"""Weights of other code bases: read without running anything, renamed and loaded without a key left over."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import re
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ..errors import CheckpointError
+
+__all__ = ["count_layers", "load_exactly", "read_official", "rename_strictly", "shape_of"]
+
+
+def read_official(path: str | Path) -> dict[str, Tensor]:
+    """Weights of a file, without executing anything in it.
+
+    Takes `{"state_dict": ...}` and `{"model": ..., "args": Namespace}` wrappers, bare state dicts and
+    safetensors files; the prefix `module.` of distributed training is removed.
+
+    Raises:
+        CheckpointError: the file is damaged, holds code, or holds no state dict.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".safetensors":
+            content: Any = load_file(path)
+        else:
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, SafetensorError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise CheckpointError(
+            f"cannot read {path}: {reason}. The file is damaged, or holds more than weights"
+        ) from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if (
+        not isinstance(content, Mapping)
+        or not content
+        or not all(isinstance(value, Tensor) for value in content.values())
+    ):
+        raise CheckpointError(f"{path} holds no state dict; give the file that the official code saved")
+    return {key.removeprefix("module."): value for key, value in content.items()}
+
+
+def rename_strictly(
+    state: Mapping[str, Tensor], table: Mapping[str, str], dropped: Iterable[str] = ()
+) -> dict[str, Tensor]:
+    """Weights under the names that a table gives them.
+
+    Args:
+        table: official key -> our key, for all keys.
+        dropped: patterns of official keys that are left out.
+
+    Raises:
+        CheckpointError: a key is missing, or neither in the table nor dropped.
+    """
+    patterns = list(dropped)
+    kept = {key for key in state if not any(re.fullmatch(pattern, key) for pattern in patterns)}
+    problems = [
+        f"{what}: {', '.join(sorted(keys)[:6])}{' ...' if len(keys) > 6 else ''}"
+        for what, keys in (("missing", table.keys() - kept), ("not known", kept - table.keys()))
+        if keys
+    ]
+    if problems:
+        raise CheckpointError(f"the checkpoint does not fit the configuration; {'; '.join(problems)}")
+    return {table[key]: state[key] for key in sorted(kept)}
+
+
+def load_exactly(model: nn.Module, state: Mapping[str, Tensor], new: Collection[str] = ()) -> None:
+    """Load weights into a model, all of whose tensors they must be.
+
+    Args:
+        state: weights under the model's keys.
+        new: keys of the model that other code bases do not have; they stay as they are.
+
+    Raises:
+        CheckpointError: a shape differs, or a tensor of the model is left out.
+    """
+    own = model.state_dict()
+    wrong = [
+        f"{key} is {tuple(value.shape)}, expected {tuple(own[key].shape)}"
+        for key, value in state.items()
+        if own[key].shape != value.shape
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"the checkpoint does not fit the configuration; other shapes: {'; '.join(wrong[:6])}"
+        )
+    missing, _ = model.load_state_dict(state, strict=False)
+    if left := [key for key in missing if key not in new]:
+        raise CheckpointError(f"the key table lacks {', '.join(left)}; please report this")
+
+
+def shape_of(state: Mapping[str, Tensor], key: str) -> tuple[int, ...]:
+    """Shape of a weight that must be there."""
+    if key not in state:
+        raise CheckpointError(f"the checkpoint does not fit; missing: {key}")
+    return tuple(state[key].shape)
+
+
+def count_layers(keys: Iterable[str], pattern: str) -> int:
+    """One more than the largest number that the pattern's group finds at the start of a key; 0 if none."""
+    found = (re.match(pattern, key) for key in keys)
+    return max((int(match[1]) + 1 for match in found if match), default=0)
