@@ -1,0 +1,169 @@
+"""Which codes of a clip are hidden: cuboids, single places, or cuboids of which some are replaced or left.
+
+A mask is an int64 tensor of the shape of the codes: `NOT_MASKED` where nothing happens, `LEFT_AS_IS` where
+the code stays but is to be predicted, else the id that stands in the code's place. Masks are drawn on the
+host, for all clips of a batch at once and from uniform random numbers that the caller may draw for every
+sample by itself; nothing here depends on the codes, so that it works before they exist.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...errors import InputError
+from .configuration_vimpac import VIMPACConfig
+
+NOT_MASKED = -1
+LEFT_AS_IS = -2
+IGNORED = -100
+
+_MASKED_SHARE = 0.8
+_REPLACED_SHARE = 0.9
+
+
+class MaskDraws(NamedTuple):
+    """The random numbers of masks, each uniform in [0, 1); what a strategy does not need is None.
+
+    Attributes:
+        boxes: `(..., blocks, 6)`: lengths in time, height and width, then starts.
+        actions: `(..., blocks)`: what happens in each block ("block_replace").
+        places: `(..., frames, rows, columns)`: whether a place is hidden ("iid"), or its random code
+            ("block_replace").
+    """
+
+    boxes: Tensor | None = None
+    actions: Tensor | None = None
+    places: Tensor | None = None
+
+
+def draw_mask_numbers(
+    config: VIMPACConfig,
+    clips: int,
+    generator: torch.Generator | None = None,
+    grid: tuple[int, int, int] | None = None,
+) -> MaskDraws:
+    """The random numbers for the masks of `clips` clips; axis 0 of each is the clips.
+
+    Args:
+        grid: frames, rows and columns; the configuration's by default.
+    """
+    size = grid or config.grid
+    if config.mask_strategy == "iid":
+        return MaskDraws(places=torch.rand(clips, *size, generator=generator))
+    boxes = torch.rand(clips, config.mask_blocks, 6, generator=generator)
+    if config.mask_strategy == "block":
+        return MaskDraws(boxes=boxes)
+    actions = torch.rand(clips, config.mask_blocks, generator=generator)
+    return MaskDraws(boxes, actions, torch.rand(clips, *size, generator=generator))
+
+
+def make_masks(config: VIMPACConfig, draws: MaskDraws, grid: tuple[int, int, int] | None = None) -> Tensor:
+    """Masks `(..., frames, rows, columns)` of `MaskDraws`."""
+    size = grid or config.grid
+    mask_code = config.mask_code or 0
+    if draws.boxes is None:
+        assert draws.places is not None
+        hidden = draws.places < config.mask_ratio
+        return torch.where(hidden, mask_code, NOT_MASKED)
+    boxes = place_boxes(draws.boxes, size)
+    if draws.actions is None or draws.places is None:
+        return torch.where(cover(boxes, size) != 0, mask_code, NOT_MASKED)
+    random_codes = (draws.places * config.num_codes).long()
+    return replace_blocks(boxes, draws.actions, random_codes, mask_code)
+
+
+def place_boxes(numbers: Tensor, grid: tuple[int, int, int]) -> Tensor:
+    """Cuboids from uniform random numbers.
+
+    A length is uniform in 1 .. floor(2/3 of the frames), 1 .. floor(half of the rows or columns); a start is
+    uniform over all places at which a cuboid of that length fits.
+
+    Args:
+        numbers: `(..., blocks, 6)` in [0, 1).
+
+    Returns:
+        `(..., blocks, 6)` int64: (start, end) in time, rows and columns, ends exclusive.
+    """
+    if min(grid) < 2:
+        raise InputError(f"blocks need at least two frames, rows and columns; the codes are {grid}")
+    size = torch.tensor(grid, device=numbers.device)
+    longest = torch.tensor([2 * grid[0] // 3, grid[1] // 2, grid[2] // 2], device=numbers.device)
+    lengths = 1 + (numbers[..., :3] * longest).long()
+    starts = (numbers[..., 3:] * (size - lengths + 1)).long()
+    return torch.stack([starts, starts + lengths], dim=-1).flatten(-2)
+
+
+def cover(boxes: Tensor, grid: tuple[int, int, int]) -> Tensor:
+    """Which boxes cover a place, as the bits of an integer: bit k is set where box k does.
+
+    Args:
+        boxes: `(..., blocks, 6)`, at most 62 blocks.
+
+    Returns:
+        `(..., frames, rows, columns)` int64. A place lies in a box if it does along every axis, so three
+        short rows of bits are all there is to compute.
+    """
+    bits = 1 << torch.arange(boxes.shape[-2], device=boxes.device)
+    along = []
+    for axis, length in enumerate(grid):
+        place = torch.arange(length, device=boxes.device)[:, None]
+        start, end = boxes[..., None, :, 2 * axis], boxes[..., None, :, 2 * axis + 1]
+        along.append((((place >= start) & (place < end)) * bits).sum(-1))
+    time, rows, columns = along
+    return time[..., :, None, None] & (rows[..., None, :, None] & columns[..., None, None, :])
+
+
+def replace_blocks(boxes: Tensor, actions: Tensor, random_codes: Tensor, mask_code: int) -> Tensor:
+    """Masks of blocks that are hidden, filled with random codes, or left; later ones overwrite earlier ones.
+
+    Args:
+        boxes: `(..., blocks, 6)`.
+        actions: `(..., blocks)` in [0, 1): below 0.8 hides the block, below 0.9 fills it, else it is left.
+        random_codes: `(..., frames, rows, columns)`, what a block is filled with.
+    """
+    frames, rows, columns = random_codes.shape[-3:]
+    covering = cover(boxes, (frames, rows, columns))
+    masks = torch.where(covering != 0, LEFT_AS_IS, NOT_MASKED)
+    for block in range(boxes.shape[-2]):
+        inside = (covering >> block) & 1 == 1
+        action = actions[..., block, None, None, None]
+        masks = torch.where(inside & (action < _MASKED_SHARE), mask_code, masks)
+        fills = (action >= _MASKED_SHARE) & (action < _REPLACED_SHARE)
+        masks = torch.where(inside & fills, random_codes, masks)
+    return masks
+
+
+def apply_mask(codes: Tensor, mask: Tensor, pad_code: int) -> tuple[Tensor, Tensor]:
+    """The codes that the model sees, and its labels: -100 wherever nothing is asked.
+
+    Padding is neither hidden nor asked.
+    """
+    asked = (mask != NOT_MASKED) & (codes != pad_code)
+    seen = torch.where(asked & (mask != LEFT_AS_IS), mask, codes)
+    return seen, torch.where(asked, codes, IGNORED)
+
+
+def find_masked_positions(mask: Tensor) -> Tensor:
+    """Flat positions of all masked places, `(masked,)` int64.
+
+    Their number depends on the values: on a mask that lies on a GPU this waits for it.
+    """
+    return (mask != NOT_MASKED).flatten().nonzero().squeeze(1)
+
+
+__all__ = [
+    "IGNORED",
+    "LEFT_AS_IS",
+    "NOT_MASKED",
+    "MaskDraws",
+    "apply_mask",
+    "cover",
+    "draw_mask_numbers",
+    "find_masked_positions",
+    "make_masks",
+    "place_boxes",
+    "replace_blocks",
+]
