@@ -9,7 +9,7 @@ SEEDS ?= 3
 METHOD ?= stica
 PYTEST_ARGS ?=
 
-.PHONY: help install demo test test-slow check format bench ablation clean
+.PHONY: help install demo test test-slow check format bench ablation docs-numbers clean
 
 help: ## list the targets
 	@grep -E '^[a-z<>-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -19,6 +19,7 @@ help: ## list the targets
 	echo "Installing into .venv (torch, transformers and the rest; about two minutes) ..."; \
 	$(BASE_PYTHON) -m venv .venv; \
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"; \
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps open_clip_torch; \
 	touch $@; \
 	echo "Installed in $$((SECONDS - started)) s."
 
@@ -48,6 +49,9 @@ bench: install ## speed, ours beside a rival in one run (see benchmarks/)
 
 ablation: install ## variants of a method at equal steps (about an hour on two cores): make ablation METHOD=stica
 	$(PYTHON) benchmarks/ablation.py $(METHOD) --seeds $(SEEDS) --jobs 2
+
+docs-numbers: install ## write the figures of results/ into the documents
+	$(PYTHON) benchmarks/docs_numbers.py
 
 smoke-%: install ## train, resume, evaluate, save, reload one method: make smoke-stica SEEDS=3
 	$(PYTHON) training/smoke.py $* --seeds $(SEEDS)

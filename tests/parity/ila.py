@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import math
+import random
+import re
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from clip_vocabulary import clip_tokenizer
 from parity.goldens import Golden, assert_close
+from videossl_hf.data.blending import Blend, apply_blend, cutmix_box, smooth_labels
+from videossl_hf.data.rounded_segments import (
+    offset_clips,
+    rounded_bounds,
+    rounded_clips,
+    step_crop_positions,
+)
 from videossl_hf.models.ila.alignment_ila import ILAAligner, interaction_masks
 from videossl_hf.models.ila.configuration_ila import ILAConfig
 from videossl_hf.models.ila.conversion_ila import (
@@ -23,6 +34,7 @@ from videossl_hf.models.ila.conversion_ila import (
     official_tensor,
 )
 from videossl_hf.models.ila.modeling_ila import ILAForVideoClassification
+from videossl_hf.models.ila.text_ila import pad_tokens, tokenize_labels
 from videossl_hf.models.ila.vision_ila import ILABlock
 
 ACTIVATIONS = {"of_maximum": 2e-5, "atol": 2e-5}
@@ -277,9 +289,70 @@ def check_model(golden: Golden) -> None:
     compare_gradients(golden, model, key_table(model.config))
 
 
+def check_blending(golden: Golden) -> None:
+    sizes = golden.record["constructor_arguments"]
+    videos, classes = golden.input("video"), golden.input("labels")
+    labels = smooth_labels(classes, sizes["num_classes"], sizes["smoothing"])
+    ours = {"smooth_labels": labels}
+    mixup = Blend(golden.input("mixup_lam").item(), tuple(golden.input("mixup_perm").tolist()))
+    ours["mixup_video"], ours["mixup_labels"] = apply_blend(videos, labels, mixup)
+    box = tuple(golden.input("cutmix_bbox_x1y1x2y2").tolist())
+    drawn = golden.input("cutmix_lam_drawn").item()
+    cutmix = Blend(drawn, tuple(golden.input("cutmix_perm").tolist()), box)
+    ours["cutmix_video"], ours["cutmix_labels"] = apply_blend(videos, labels, cutmix)
+    height, width = videos.shape[-2:]
+    centres = [(column, row) for column in range(width) for row in range(height)]
+    assert box in {cutmix_box(height, width, drawn, centre) for centre in centres}
+    for name, expected in golden.outputs().items():
+        assert_close(name, ours[name], expected, atol=1e-6)
+
+
+def _numbers(name: str) -> dict[str, int]:
+    """ "T8_n300_seed0" to {"T": 8, "n": 300, "seed": 0}."""
+    return {match[1]: int(match[2]) for match in re.finditer(r"([A-Za-z]+)(\d+)", name)}
+
+
+def check_sampling(golden: Golden) -> None:
+    record = golden.record
+    for name, expected in record["single_view_eval"].items():
+        sizes = _numbers(name)
+        assert rounded_clips(sizes["n"], sizes["T"])[0].tolist() == expected, name
+    for name, expected in record["train"].items():
+        sizes = _numbers(name)
+        draw = random.Random(sizes["seed"]).randint
+        found = [draw(int(low), int(high)) for low, high in rounded_bounds(sizes["n"], sizes["T"])]
+        assert found == expected, name
+    for name, expected in record["multiview4"].items():
+        sizes = _numbers(name)
+        draw = np.random.RandomState(sizes["seed"]).randint
+        length, part = sizes["T"], sizes["n"] // sizes["T"]
+        clips = len(expected) // length
+        offsets = np.stack([draw(part, size=length) if part else np.zeros(length) for _ in range(clips)])
+        assert offset_clips(sizes["n"], length, offsets).flatten().tolist() == expected, name
+    for name, expected in record["three_crop"].items():
+        sizes = _numbers(name)
+        corners = step_crop_positions(sizes["h"], sizes["w"], sizes["c"]).tolist()
+        found = [[left, top, left + sizes["c"], top + sizes["c"]] for top, left in corners]
+        assert found == expected, name
+
+
+def check_tokens(golden: Golden) -> None:
+    expected = golden.tensors["output.ids"]
+    labels = golden.record["inputs"]["labels"]
+    config = ILAConfig()
+    tokens = tokenize_labels(labels, clip_tokenizer(), config)
+    found = pad_tokens(labels, tokens, torch.device("cpu"))
+    assert found.shape[1] == max(map(len, tokens.values()))  # the text tower sees no more than it must
+    padded = torch.nn.functional.pad(found, (0, expected.shape[1] - found.shape[1]))
+    assert torch.equal(padded, expected.long())
+
+
 CHECKS = {
     "aligner": check_aligner,
     "block": check_block,
     "encoder": check_encoder,
     "model": check_model,
+    "blending": check_blending,
+    "sampling": check_sampling,
+    "tokens": check_tokens,
 }
