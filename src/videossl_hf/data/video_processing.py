@@ -38,6 +38,7 @@ class VideoSSLVideosKwargs(VideosKwargs, total=False):  # type: ignore[call-arg]
     num_clips: int | None
     num_crops: int | None
     resize_while_decoding: bool | None
+    antialias: bool | None
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ class VideoSSLVideoProcessor(SavesItsCode, BaseVideoProcessor):
         num_crops: 1 (the centre) or 3 (along the longer side). Views are counted clip by clip, crops within.
         size: `{"shortest_edge": n}` or `{"height": h, "width": w}`; an integer is the shorter edge.
         crop_size: `{"height": h, "width": w}`; an integer is both.
-        resample: 0 nearest, 2 bilinear, 3 bicubic; the last two antialiased.
+        resample: 0 nearest, 2 bilinear, 3 bicubic.
+        antialias: smooth before shrinking, when torch resizes; not for "nearest".
         image_mean, image_std: per channel, after scaling by `rescale_factor`; float input is not rescaled.
         resize_while_decoding: let the decoder scale frames, several times faster on large videos; differs
             from torch's resize by a few grey levels at edges. Arrays are always resized by torch.
@@ -100,6 +102,7 @@ class VideoSSLVideoProcessor(SavesItsCode, BaseVideoProcessor):
     size = {"shortest_edge": 128}  # noqa: RUF012
     default_to_square = False
     resample = 2
+    antialias = True
     do_center_crop = True
     crop_size = {"height": 112, "width": 112}  # noqa: RUF012
     do_rescale = True
@@ -194,7 +197,18 @@ class VideoSSLVideoProcessor(SavesItsCode, BaseVideoProcessor):
         Returns:
             int64 array (clips, frames).
         """
-        return _clip_indices(num_frames, fps, self._settings(kwargs))
+        return self._clip_indices(num_frames, fps, self._settings(kwargs))
+
+    def _clip_indices(self, num_frames: int, fps: float | None, settings: Mapping[str, Any]) -> np.ndarray:
+        """Frame numbers (clips, frames) under the settings; a method may have a rule of its own."""
+        return _clip_indices(num_frames, fps, settings)
+
+    def _crop_corners(self, height: int, width: int, settings: Mapping[str, Any]) -> list[list[int]]:
+        """Top-left corners of the crops under the settings; a method may have a rule of its own."""
+        crop_height, crop_width = settings["crop_size"].height, settings["crop_size"].width
+        if settings["num_crops"] == 3:
+            return three_crop_positions(height, width, crop_height).tolist()
+        return [[(height - crop_height + 1) // 2, (width - crop_width + 1) // 2]]
 
     def _settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Settings of one call: what was given, else the attributes; sizes as `SizeDict`."""
@@ -245,7 +259,7 @@ class VideoSSLVideoProcessor(SavesItsCode, BaseVideoProcessor):
             with VideoReader(source) as reader:
                 return self._read(reader, settings)
         fps = _metadata_fps(known)
-        indices = _clip_indices(len(frames), fps, settings)
+        indices = self._clip_indices(len(frames), fps, settings)
         rate = fps or settings["fps"] or 1.0
         metadata = _metadata(len(frames), fps or settings["fps"], frames.shape[1:3], indices)
         return SampledVideo(
@@ -255,7 +269,7 @@ class VideoSSLVideoProcessor(SavesItsCode, BaseVideoProcessor):
     def _read(self, reader: VideoReader, settings: Mapping[str, Any]) -> SampledVideo:
         """Clips of an open file, scaled by the decoder where the settings allow it."""
         info = reader.info
-        indices = _clip_indices(len(reader), info.fps, settings)
+        indices = self._clip_indices(len(reader), info.fps, settings)
         if settings["do_sample_frames"] and settings["fps"] is not None:
             indices = _shown_instead(indices, reader.frame_times, info.fps)
         size = None
@@ -275,11 +289,15 @@ class VideoSSLVideoProcessor(SavesItsCode, BaseVideoProcessor):
             target = _resized(pixels.shape[-2], pixels.shape[-1], settings["size"])
             if tuple(pixels.shape[-2:]) != target:
                 pixels = _resize(
-                    pixels, target, settings["resample"], 255.0 if clip.dtype == torch.uint8 else 1.0
+                    pixels,
+                    target,
+                    settings["resample"],
+                    255.0 if clip.dtype == torch.uint8 else 1.0,
+                    settings["antialias"],
                 )
         if settings["do_rescale"] and clip.dtype == torch.uint8:
             pixels = pixels * settings["rescale_factor"]
-        crops = _crops(pixels, settings)
+        crops = self._crops(pixels, settings)
         if settings["do_normalize"]:
             mean, std = (
                 torch.as_tensor(settings[name], dtype=torch.float32, device=crops.device).reshape(-1, 1, 1)
@@ -287,6 +305,24 @@ class VideoSSLVideoProcessor(SavesItsCode, BaseVideoProcessor):
             )
             crops = (crops - mean) / std
         return crops
+
+    def _crops(self, pixels: Tensor, settings: Mapping[str, Any]) -> Tensor:
+        """(frames, 3, height, width) to (crops, frames, 3, crop height, crop width)."""
+        if not settings["do_center_crop"]:
+            return pixels.unsqueeze(0)
+        height, width = pixels.shape[-2:]
+        crop_height, crop_width = settings["crop_size"].height, settings["crop_size"].width
+        if crop_height > height or crop_width > width:
+            raise InputError(
+                f"a crop of {crop_height}x{crop_width} does not fit into frames of {height}x{width}: lower "
+                "crop_size or raise size"
+            )
+        if settings["num_crops"] == 3 and crop_height != crop_width:
+            raise InputError(f"three crops are square, got crop_size {crop_height}x{crop_width}")
+        corners = self._crop_corners(height, width, settings)
+        return torch.stack(
+            [pixels[..., top : top + crop_height, left : left + crop_width] for top, left in corners]
+        )
 
 
 def _clip_indices(num_frames: int, fps: float | None, settings: Mapping[str, Any]) -> np.ndarray:
@@ -344,29 +380,9 @@ def _resized(height: int, width: int, size: Any) -> tuple[int, int]:
     raise InputError(f'size must be {{"shortest_edge"}} or {{"height", "width"}}, got {dict(size)}')
 
 
-def _resize(pixels: Tensor, target: tuple[int, int], resample: int, largest: float) -> Tensor:
+def _resize(
+    pixels: Tensor, target: tuple[int, int], resample: int, largest: float, antialias: bool
+) -> Tensor:
     mode = _INTERPOLATION[resample]
-    resized = F.interpolate(pixels, target, mode=mode, antialias=mode != "nearest-exact")
+    resized = F.interpolate(pixels, target, mode=mode, antialias=antialias and mode != "nearest-exact")
     return resized.clamp(0.0, largest) if mode == "bicubic" else resized
-
-
-def _crops(pixels: Tensor, settings: Mapping[str, Any]) -> Tensor:
-    """(frames, 3, height, width) to (crops, frames, 3, crop height, crop width)."""
-    if not settings["do_center_crop"]:
-        return pixels.unsqueeze(0)
-    height, width = pixels.shape[-2:]
-    crop_height, crop_width = settings["crop_size"].height, settings["crop_size"].width
-    if crop_height > height or crop_width > width:
-        raise InputError(
-            f"a crop of {crop_height}x{crop_width} does not fit into frames of {height}x{width}: lower "
-            "crop_size or raise size"
-        )
-    if settings["num_crops"] == 3:
-        if crop_height != crop_width:
-            raise InputError(f"three crops are square, got crop_size {crop_height}x{crop_width}")
-        corners = three_crop_positions(height, width, crop_height).tolist()
-    else:
-        corners = [[(height - crop_height + 1) // 2, (width - crop_width + 1) // 2]]
-    return torch.stack(
-        [pixels[..., top : top + crop_height, left : left + crop_width] for top, left in corners]
-    )
