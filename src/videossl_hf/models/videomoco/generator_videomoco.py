@@ -21,6 +21,10 @@ ATROUS_DILATIONS = (6, 12, 18)
 STEM_ROUNDS, POOLING_ROUNDS = 3, 3
 
 
+class HiddenLinear(nn.Linear):
+    """A linear layer that begins as torch's own do; the last layers of encoders and classifiers do not."""
+
+
 class VideoMoCoGenerator(nn.Module):
     """Scores `(batch, frames)` of a clip, each row summing to 1.
 
@@ -50,7 +54,7 @@ class VideoMoCoGenerator(nn.Module):
         self.lstm = nn.LSTM(
             self.map_values, config.generator_hidden // 2, batch_first=True, bidirectional=True
         )
-        self.score = nn.Linear(config.generator_hidden, frames)
+        self.score = HiddenLinear(config.generator_hidden, frames)
 
     def check_size(self, frames: int, height: int, width: int) -> None:
         """Raise InputError for clips that the weights do not fit."""

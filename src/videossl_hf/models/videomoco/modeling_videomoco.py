@@ -29,7 +29,7 @@ from ...nn.outputs import VideoClassifierOutput
 from ...nn.r2plus1d import VideoResNetStage
 from ...nn.r3d import make_video_resnet
 from .configuration_videomoco import VideoMoCoConfig, generator_map_side
-from .generator_videomoco import VideoMoCoGenerator, drop_frames, lowest_frames
+from .generator_videomoco import HiddenLinear, VideoMoCoGenerator, drop_frames, lowest_frames
 from .objective_videomoco import (
     KeyQueue,
     attach_gradient,
@@ -120,7 +120,7 @@ class VideoMoCoProjection(nn.Module):
 
     def __init__(self, config: VideoMoCoConfig) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(config.hidden_size, config.hidden_size) if config.mlp else None
+        self.fc1 = HiddenLinear(config.hidden_size, config.hidden_size) if config.mlp else None
         self.fc2 = nn.Linear(config.hidden_size, config.dim)
 
     def forward(self, pooled: Tensor) -> Tensor:
@@ -146,37 +146,23 @@ class VideoMoCoPreTrainedModel(VideoSSLPreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Conv3d):
             init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(module, VideoMoCoProjection):
-            if module.fc1 is not None:
-                _init_as_torch_does(module.fc1)
-            _init_last_layer(module.fc2)
-        elif isinstance(module, VideoMoCoGenerator):
-            for layer in module.modules():
-                _init_as_torch_does(layer)
+        elif isinstance(module, (nn.Conv2d, HiddenLinear)):  # torch's own, as the official code leaves it
+            init.kaiming_uniform_(module.weight, a=5**0.5)
+            if module.bias is not None:
+                bound = module.weight[0].numel() ** -0.5
+                init.uniform_(module.bias, -bound, bound)
+        elif isinstance(module, nn.LSTM):
+            for weight in module.parameters():
+                init.uniform_(weight, -(module.hidden_size**-0.5), module.hidden_size**-0.5)
+        elif isinstance(module, nn.Linear):  # as torchvision's video ResNets begin, and the classifiers
+            init.normal_(module.weight, std=0.01)
+            init.zeros_(module.bias)
         elif isinstance(module, KeyQueue):
             init.copy_(module.keys, F.normalize(torch.randn_like(module.keys), dim=0))
             init.zeros_(module.ages)
             init.zeros_(module.pointer)
-        elif not isinstance(module, nn.LSTM):  # the generator's own case
+        else:
             super()._init_weights(module)
-
-
-def _init_as_torch_does(layer: nn.Module) -> None:
-    """torch's own initialisation, which the official code leaves in a few places."""
-    if isinstance(layer, (nn.Linear, nn.Conv2d)):
-        init.kaiming_uniform_(layer.weight, a=5**0.5)
-        if layer.bias is not None:
-            bound = layer.weight[0].numel() ** -0.5
-            init.uniform_(layer.bias, -bound, bound)
-    elif isinstance(layer, nn.LSTM):
-        for weight in layer.parameters():
-            init.uniform_(weight, -(layer.hidden_size**-0.5), layer.hidden_size**-0.5)
-
-
-def _init_last_layer(layer: nn.Linear) -> None:
-    """As torchvision's video ResNets begin, and the official fine-tuning."""
-    init.normal_(layer.weight, std=0.01)
-    init.zeros_(layer.bias)
 
 
 class VideoMoCoModel(VideoMoCoPreTrainedModel):
@@ -238,12 +224,24 @@ class VideoMoCoForPreTraining(VideoMoCoPreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if module is self:
-            for query, key in self._parameter_pairs():  # the last to be called: all others have values
-                init.copy_(key, query)
             for buffer in (self.current_epoch, self.completed_steps, self.previous_loss_g):
                 init.zeros_(buffer)
+        elif (query := self._query_part(module)) is not None:  # called after the query's own turn
+            for name, tensor in [
+                *module.named_parameters(recurse=False),
+                *module.named_buffers(recurse=False),
+            ]:
+                init.copy_(tensor, getattr(query, name))
         else:
             super()._init_weights(module)
+
+    def _query_part(self, module: nn.Module) -> nn.Module | None:
+        """For a module of the key encoder, the one that it is a copy of."""
+        parts = ((self.videomoco.encoder, self.key_encoder), (self.projection, self.key_projection))
+        pairs = (
+            pair for queries, keys in parts for pair in zip(queries.modules(), keys.modules(), strict=True)
+        )
+        return next((query for query, key in pairs if key is module), None)
 
     def train(self, mode: bool = True) -> VideoMoCoForPreTraining:
         """As usual; the key encoder stays without gradient (loading a model would give it one)."""
@@ -487,13 +485,6 @@ class VideoMoCoForVideoClassification(VideoMoCoPreTrainedModel):
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
         self.train(self.training)
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        if module is self.classifier:
-            _init_last_layer(self.classifier)
-        else:
-            super()._init_weights(module)
 
     def train(self, mode: bool = True) -> VideoMoCoForVideoClassification:
         """As usual, but for frozen BatchNorm statistics."""
