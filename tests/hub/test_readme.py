@@ -78,6 +78,12 @@ def test_the_make_targets_of_the_readme_exist() -> None:
         assert process.returncode == 0, process.stderr
 
 
+def test_the_figures_of_the_documents_are_those_of_the_results() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks/docs_numbers.py"), "--check"]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == ""
+    assert "<!-- numbers: smoke -->" in README
+
+
 def test_the_readme_installs_extras_that_exist() -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
