@@ -1,8 +1,8 @@
 """Write the figures of results/ into the documents: `python benchmarks/docs_numbers.py [--check]`.
 
 A document says where a table belongs by two comments, `<!-- numbers: NAME -->` and `<!-- numbers end -->`;
-what lies between them is replaced. NAME is `smoke` (every results/smoke-METHOD.json, a row each) or the name of a
-Markdown table in results/ without its ending.
+what lies between them is replaced. NAME is `smoke` (every results/smoke-METHOD.json, a row each) or the
+name of a Markdown table in results/ without its ending.
 """
 
 from __future__ import annotations
