@@ -37,6 +37,12 @@ def test_a_warm_up_may_come_down_from_above() -> None:
     assert curve(name="constant", warmup_steps=2, warmup_start_factor=8.0)[:3] == [8.0, 4.5, 1.0]
 
 
+def test_a_warm_up_can_reach_lr_with_its_own_last_step() -> None:
+    values = curve(name="constant", warmup_steps=4, warmup_reaches_lr=True)
+    assert values[:5] == pytest.approx([0, 1 / 3, 2 / 3, 1, 1])
+    assert curve(name="constant", warmup_steps=1, warmup_reaches_lr=True)[:2] == [0, 1]
+
+
 def test_cosine_goes_from_one_to_its_end_over_the_rest_of_the_run() -> None:
     schedule = LearningRateCurve(ScheduleRecipe(name="cosine", warmup_steps=2, final_factor=0.1), 12, None)
     assert schedule(2) == 1.0

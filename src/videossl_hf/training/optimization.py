@@ -83,7 +83,7 @@ class LearningRateCurve:
     """The multiple of lr that step `n` (0 is the first) is taken with.
 
     Warm-up is linear in the step: `start + (1 - start) * n / warmup`, so that step `warmup` is the first at
-    full lr.
+    full lr. With `warmup_reaches_lr` step `warmup - 1` is at full lr already.
     After it: 1; or half a cosine that reaches `final_factor` at the end; or a product of `gamma` at each
         milestone.
 
@@ -120,7 +120,8 @@ class LearningRateCurve:
         schedule = self.schedule
         if step < self.warmup:
             start = schedule.warmup_start_factor
-            return start + (1 - start) * step / self.warmup
+            length = max(1, self.warmup - 1) if schedule.warmup_reaches_lr else self.warmup
+            return start + (1 - start) * step / length
         if schedule.name == "cosine":
             progress = min(1.0, (step - self.warmup) / max(1, self.max_steps - self.warmup))
             return (

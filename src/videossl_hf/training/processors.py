@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -44,9 +45,13 @@ def convert_processor_settings(method: str, config: Any, settings: Any) -> dict[
     if not isinstance(settings, Mapping):
         raise RecipeError(f"processor must be a mapping of keys to values, got {settings!r}")
     processor = make_processor(method, config, {})
-    known: dict[str, Any] = {}
+    # What `from_config` names itself, such as a tokenizer, and the settings of the parts.
+    own = list(inspect.signature(type(processor).from_config).parameters.values())[1:]
+    known: dict[str, Any] = {item.name: Any for item in own if item.kind is not item.VAR_KEYWORD}
     for part in processor.get_attributes():
         component = getattr(processor, part)
+        if not hasattr(component, "to_dict"):  # a tokenizer
+            continue
         try:
             annotations = typing.get_type_hints(type(component).__init__)
         except NameError:  # a hint of transformers that only type checkers can resolve

@@ -100,6 +100,9 @@ class ScheduleRecipe:
     warmup_steps: int | None = setting(None, "length of the warm-up in steps", minimum=0)
     warmup_epochs: float | None = setting(None, "or in epochs", minimum=0)
     warmup_start_factor: float = setting(0.0, "the warm-up starts at this multiple of lr", minimum=0)
+    warmup_reaches_lr: bool = setting(
+        False, "the last step of the warm-up is taken with lr itself; otherwise the first one after it"
+    )
     final_factor: float = setting(0.0, "cosine: multiple of lr that the last step comes down to", minimum=0)
     milestone_steps: list[int] = setting([], "steps: where lr is multiplied by gamma")  # noqa: RUF009
     milestone_epochs: list[float] = setting([], "steps: the same in epochs")  # noqa: RUF009
