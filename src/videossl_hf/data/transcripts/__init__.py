@@ -1,0 +1,1 @@
+"""Timed speech: reading, cleaning, aligning and cutting into scripts."""
