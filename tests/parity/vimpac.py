@@ -20,6 +20,7 @@ from videossl_hf.models.vimpac.clips_vimpac import PADDING, random_clips, unifor
 from videossl_hf.models.vimpac.configuration_vimpac import VIMPACConfig
 from videossl_hf.models.vimpac.conversion_dvae import load_official_dvae
 from videossl_hf.models.vimpac.conversion_vimpac import load_official, official_state_dict
+from videossl_hf.models.vimpac.layers_vimpac import axis_padding
 from videossl_hf.models.vimpac.masking_vimpac import (
     IGNORED,
     NOT_MASKED,
@@ -30,7 +31,7 @@ from videossl_hf.models.vimpac.masking_vimpac import (
     make_masks,
     replace_blocks,
 )
-from videossl_hf.models.vimpac.modeling_vimpac import AXES, VIMPACModel, VIMPACPreTrainedModel, axis_padding
+from videossl_hf.models.vimpac.modeling_vimpac import VIMPACModel, VIMPACPreTrainedModel
 from videossl_hf.models.vimpac.objective_vimpac import two_clip_loss
 
 POSITIONS = {"hw_separation": "axial", "temporal_separation": "space_time", "default": "joint"}
@@ -150,7 +151,7 @@ def _check_features(golden: Golden, model: Any, clips: Tensor, seen: Tensor) -> 
     close(golden, "output.eval.pooling", backbone(input_codes=seen).pooler_output)
     backbone.config.pooling = "cls"
     embedded, after_block = features.hidden_states[:2]
-    padding = {axis: axis_padding(seen == PAD, axis, torch.float32, False) for axis in range(len(AXES))}
+    padding = {axis: axis_padding(seen == PAD, axis, torch.float32, False) for axis in range(3)}
     after_step = backbone.layers[0].steps[0](embedded, padding=padding)
     for name, hidden in (("embed", embedded), ("block0_attn0", after_step), ("block0", after_block)):
         close(golden, f"output.eval.{name}_cls", hidden[:, 0])

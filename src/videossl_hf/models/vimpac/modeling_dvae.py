@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput, can_return_tuple
 
 from ...errors import InputError
@@ -36,7 +37,7 @@ class DVAEModelOutput(ModelOutput):
     logits: Tensor | None = None
 
 
-class DVAEBlock(nn.Module):
+class DVAEBlock(GradientCheckpointingLayer):
     """Residual block of four convolutions; the shortcut is a 1 x 1 convolution where the width changes."""
 
     def __init__(
@@ -150,11 +151,6 @@ class DVAEModel(VideoSSLPreTrainedModel):
 
     config_class = DVAEConfig
     base_model_prefix = "dvae"
-    supports_gradient_checkpointing = False
-    _supports_sdpa = False
-    _supports_flash_attn = False
-    _supports_flex_attn = False
-    _supports_attention_backend = False
     _no_split_modules: ClassVar[list[str]] = ["DVAEBlock"]
 
     def __init__(self, config: DVAEConfig) -> None:
