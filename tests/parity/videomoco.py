@@ -82,8 +82,12 @@ def recorded_state(golden: Golden, prefix: str = "state.") -> dict[str, Tensor]:
     stored = {
         name.removeprefix(prefix): value for name, value in golden.tensors.items() if name.startswith(prefix)
     }
-    args = golden.record["args"]
-    return stored or seeded_state(golden.record["state_shapes"], args["seed_base"], args.get("queue_ptr", 0))
+    if stored:
+        return stored
+    args, shapes = golden.record["args"], golden.record["state_shapes"]
+    for part in prefix.split(".")[1:-1]:
+        shapes = shapes[part]
+    return seeded_state(shapes, args["seed_base"], args.get("queue_ptr", 0))
 
 
 def clips(golden: Golden, name: str) -> Tensor:
