@@ -60,7 +60,7 @@ def offset_clips(num_frames: int, length: int, offsets: np.ndarray) -> np.ndarra
     """Clips of the official test with several views: each takes a frame at random of each of `length` parts.
 
     The parts have `num_frames // length` frames; what is left over at the end is not used. A video shorter
-    than the clip has only one such clip: frames i * num_frames / length, rounded half to even (the last one may
+    than the clip has only one such clip: frames i * num_frames / length, rounded half to even (the last may
     come round to the first frame).
 
     Args:

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, CLIPModel
-from transformers.utils import cached_file
+from transformers import CLIPModel
 
 from ...errors import CheckpointError, ConfigurationError
 from .configuration_ila import ILAConfig
+from .text_ila import saved_tokenizer
 from .vision_ila import resize_position_table
 
 __all__ = [
@@ -21,7 +21,6 @@ __all__ = [
     "clip_state_dict",
     "clip_tokenizer",
     "load_clip_weights",
-    "saved_tokenizer",
 ]
 
 _VISION_FIELDS = (
@@ -97,22 +96,6 @@ def load_clip_weights(model: Any, clip: CLIPModel) -> None:
         )
     for name, value in state.items():
         own[name].copy_(value)
-
-
-def saved_tokenizer(source: Any, settings: Mapping[str, Any]) -> Any:
-    """The tokenizer beside a checkpoint, None where there is none.
-
-    Args:
-        source: folder or Hub id.
-        settings: what `from_pretrained` was called with: revision, token and so on.
-    """
-    known = ("revision", "token", "cache_dir", "subfolder", "local_files_only", "force_download")
-    where = {name: settings[name] for name in known if name in settings}
-    if cached_file(
-        str(source), "tokenizer_config.json", _raise_exceptions_for_missing_entries=False, **where
-    ):
-        return AutoTokenizer.from_pretrained(source, **where)
-    return None
 
 
 def clip_tokenizer(source: Any, tokenizer: Any = None) -> Any:

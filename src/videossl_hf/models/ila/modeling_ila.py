@@ -29,9 +29,9 @@ from ...nn.base import VideoSSLPreTrainedModel
 from ...nn.mlp import Mlp
 from .configuration_ila import ILAConfig
 from .fold_ila import fold_batch_norms
-from .from_clip_ila import clip_config, clip_model, clip_tokenizer, load_clip_weights, saved_tokenizer
+from .from_clip_ila import clip_config, clip_model, clip_tokenizer, load_clip_weights
 from .layers_ila import ILAAttention, started
-from .text_ila import ILATextEncoder, pad_tokens, tokenize_labels
+from .text_ila import ILATextEncoder, pad_tokens, saved_tokenizer, tokenize_labels
 from .vision_ila import ILABlock, ILAMultiFrameIntegration, ILAVisionEmbeddings, ILAVisionEncoder
 
 # Part -> weight decay as a multiple of the optimiser's (0.003 in the official recipe).
@@ -466,7 +466,7 @@ class ILAForVideoClassification(ILAPreTrainedModel):
         """Logits `(batch, labels)`, and the clips and prompted texts that they compare."""
         video = output.pooler_output
         text = self.get_label_embeds() if input_ids is None else self.ila.get_text_features(input_ids)
-        text = text.to(video.dtype).expand(len(video), -1, -1)
+        text = text.to(video.dtype).expand(video.shape[0], -1, -1)
         text = F.normalize(text + generator(text, output.patch_embeds), dim=-1)
         video = F.normalize(video, dim=-1)
         logits = self.ila.logit_scale.exp() * (text @ video[..., None]).squeeze(-1)

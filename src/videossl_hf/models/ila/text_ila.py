@@ -7,13 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import AutoTokenizer
 from transformers.masking_utils import create_causal_mask
+from transformers.utils import cached_file
 
 from ...errors import ConfigurationError, InputError
 from .configuration_ila import ILAConfig
 from .layers_ila import ILATransformerLayer, started
 
-__all__ = ["ILATextEncoder", "pad_tokens", "tokenize_labels"]
+__all__ = ["ILATextEncoder", "pad_tokens", "saved_tokenizer", "tokenize_labels"]
 
 
 class ILATextEmbeddings(nn.Module):
@@ -89,7 +91,7 @@ class ILATextEncoder(nn.Module):
         )
         x = self.final_layer_norm(self.encoder(x, mask))
         ends = (input_ids == text.eos_token_id).int().argmax(-1)
-        return x[torch.arange(len(x), device=x.device), ends]
+        return x[torch.arange(x.shape[0], device=x.device), ends]
 
 
 def tokenize_labels(labels: Iterable[str], tokenizer: Any, config: ILAConfig) -> dict[str, list[int]]:
@@ -134,3 +136,19 @@ def pad_tokens(labels: Sequence[str], tokens: Mapping[str, list[int]], device: t
     longest = max(len(tokens[label]) for label in labels)
     rows = [tokens[label] + [0] * (longest - len(tokens[label])) for label in labels]
     return torch.tensor(rows, device=device)
+
+
+def saved_tokenizer(source: Any, settings: Mapping[str, Any]) -> Any:
+    """The tokenizer beside a checkpoint, None where there is none.
+
+    Args:
+        source: folder or Hub id.
+        settings: what `from_pretrained` was called with: revision, token and so on.
+    """
+    known = ("revision", "token", "cache_dir", "subfolder", "local_files_only", "force_download")
+    where = {name: settings[name] for name in known if name in settings}
+    if cached_file(
+        str(source), "tokenizer_config.json", _raise_exceptions_for_missing_entries=False, **where
+    ):
+        return AutoTokenizer.from_pretrained(source, **where)
+    return None
