@@ -69,6 +69,11 @@ COMMANDS = {
         "publish a run folder on the Hub and verify what arrived",
         "videossl push outputs/run me/stica-shapes --dry-run",
     ),
+    "visualize": Command(
+        "visualize.command",
+        "draw what a model sees of a clip",
+        "videossl visualize outputs/videomoco-smoke clip.mp4 --output dropped.png",
+    ),
     "info": Command(
         "info",
         "show what a model is: sizes, inputs, cost, results, licence",
