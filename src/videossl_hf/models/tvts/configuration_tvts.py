@@ -72,7 +72,7 @@ class TVTSConfig(VideoSSLConfig):
 
     use_text (`bool`): whether there is a text tower. Classifiers have none.
     text_tower (`str`): which of transformers' text encoders: "distilbert" (TVTS), "clip" (TVTSv2), "bert",
-        "roberta", "xlm-roberta", "mpnet".
+        "roberta", "xlm-roberta".
     text_settings (`dict`): sizes of the text tower that differ from transformers' defaults, under
         transformers' names.
     trainable_text_layers (`int`, optional): only so many last blocks of the text tower learn, with
@@ -127,7 +127,7 @@ class TVTSConfig(VideoSSLConfig):
     mask_type: Literal["random", "tube"] = "random"
 
     use_text: bool = True
-    text_tower: Literal["distilbert", "bert", "roberta", "xlm-roberta", "mpnet", "clip"] = "distilbert"
+    text_tower: Literal["distilbert", "bert", "roberta", "xlm-roberta", "clip"] = "distilbert"
     text_settings: dict[str, Any] | None = None
     trainable_text_layers: int | None = None
 

@@ -82,11 +82,11 @@ class TVTSVideoEmbeddings(nn.Module):
         pixels = self._checked(pixel_values_videos)
         tubelets, rows, columns = self.patches.grid(pixels.shape[1], *pixels.shape[3:])
         if kept is not None:
-            kept = self._kept_of_each(kept, len(pixels), tubelets)
+            kept = self._kept_of_each(kept, pixels.shape[0], tubelets)
         class_position, spatial = self._spatial(rows, columns).split([1, rows * columns])
         spatial = spatial.unsqueeze(0) if kept is None else F.embedding(kept, spatial)
         tokens = self.patches(pixels, kept) + spatial + self._temporal(tubelets).unsqueeze(1)
-        class_token = (self.class_token + class_position).expand(len(pixels), -1, -1)
+        class_token = (self.class_token + class_position).expand(pixels.shape[0], -1, -1)
         return torch.cat([class_token, tokens.flatten(1, 2)], dim=1)
 
     def _checked(self, pixel_values_videos: Tensor) -> Tensor:
@@ -190,7 +190,7 @@ class TVTSDividedAttention(TVTSAttention):
         class_mixed, weights = attend(self, query[:, :, :1], key, value)
         key, value = (self._grouped(part, frames, with_class=True) for part in (key, value))
         mixed, _ = attend(self, self._grouped(query, frames, with_class=False), key, value)
-        mixed = mixed.unflatten(0, (len(tokens), -1))
+        mixed = mixed.unflatten(0, (tokens.shape[0], -1))
         if self.over_time:
             mixed = mixed.transpose(1, 2)
         return self.proj(torch.cat([class_mixed, mixed.flatten(1, 2)], dim=1)), weights
