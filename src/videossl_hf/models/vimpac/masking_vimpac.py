@@ -66,13 +66,17 @@ def make_masks(config: VIMPACConfig, draws: MaskDraws, grid: tuple[int, int, int
     mask_code = config.mask_code or 0
     if draws.boxes is None:
         assert draws.places is not None
-        hidden = draws.places < config.mask_ratio
-        return torch.where(hidden, mask_code, NOT_MASKED)
+        return _hide(draws.places < config.mask_ratio, mask_code)
     boxes = place_boxes(draws.boxes, size)
     if draws.actions is None or draws.places is None:
-        return torch.where(cover(boxes, size) != 0, mask_code, NOT_MASKED)
+        return _hide(cover(boxes, size).bool(), mask_code)
     random_codes = (draws.places * config.num_codes).long()
     return replace_blocks(boxes, draws.actions, random_codes, mask_code)
+
+
+def _hide(hidden: Tensor, mask_code: int) -> Tensor:
+    """`mask_code` where hidden, else `NOT_MASKED`, which is all bits: several times faster than `where`."""
+    return hidden.long().sub_(1).bitwise_or_(mask_code)
 
 
 def place_boxes(numbers: Tensor, grid: tuple[int, int, int]) -> Tensor:
@@ -103,15 +107,17 @@ def cover(boxes: Tensor, grid: tuple[int, int, int]) -> Tensor:
         boxes: `(..., blocks, 6)`, at most 62 blocks.
 
     Returns:
-        `(..., frames, rows, columns)` int64. A place lies in a box if it does along every axis, so three
-        short rows of bits are all there is to compute.
+        `(..., frames, rows, columns)` integers as small as the number of blocks allows. A place lies in a box
+        if it does along every axis, so three short rows of bits are all there is to compute.
     """
-    bits = 1 << torch.arange(boxes.shape[-2], device=boxes.device)
+    blocks = boxes.shape[-2]
+    dtype = torch.int8 if blocks < 8 else torch.int64
+    bits = 1 << torch.arange(blocks, device=boxes.device)
     along = []
     for axis, length in enumerate(grid):
         place = torch.arange(length, device=boxes.device)[:, None]
         start, end = boxes[..., None, :, 2 * axis], boxes[..., None, :, 2 * axis + 1]
-        along.append((((place >= start) & (place < end)) * bits).sum(-1))
+        along.append((((place >= start) & (place < end)) * bits).sum(-1).to(dtype))
     time, rows, columns = along
     return time[..., :, None, None] & (rows[..., None, :, None] & columns[..., None, None, :])
 
