@@ -84,9 +84,9 @@ def test_dropped_patches_have_no_say(model: TVTSVideoModel) -> None:
 def test_a_shorter_clip_takes_the_first_rows_of_the_temporal_table(model: TVTSVideoModel) -> None:
     before = model(clips(1)[:, :4]).pooler_output
     changed = perturbed(make_config())
-    changed.video_model.embeddings.temporal_positions[:, 2:] += 5
+    changed.video_model.embeddings.temporal_positions[:, 2:].normal_()
     assert torch.equal(changed(clips(1)[:, :4]).pooler_output, before)
-    changed.video_model.embeddings.temporal_positions[:, 1] += 5
+    changed.video_model.embeddings.temporal_positions[:, 1].normal_()
     assert not torch.allclose(changed(clips(1)[:, :4]).pooler_output, before)
 
 
@@ -160,7 +160,7 @@ def test_divided_attention_sees_no_other_frame_once_its_temporal_part_is_silent(
     layer = TVTSVideoModel(make_v2_config()).eval().video_model.layers[0]
     tokens = torch.randn(1, 1 + 4 * 6, 24)
     other = tokens.clone()
-    other[:, 1 + 6 :] += 1  # all frames but the first
+    other[:, 1 + 6 :].normal_()  # all frames but the first
     one, two = layer(tokens, 4), layer(other, 4)
     assert torch.equal(one[:, 1:7], two[:, 1:7])
     layer.temporal_attention.qkv.weight.normal_()
