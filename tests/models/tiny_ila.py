@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -57,9 +56,7 @@ def make_tokenizer() -> CLIPTokenizer:
     pieces = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS)]
     vocabulary = {piece: index for index, piece in enumerate(pieces)}
     special = {"<|startoftext|>": START, "<|endoftext|>": END}
-    with TemporaryDirectory() as folder:  # one that was loaded: transformers notes that in its settings
-        CLIPTokenizer(vocab=vocabulary | special, merges=[]).save_pretrained(folder)
-        return CLIPTokenizer.from_pretrained(folder)
+    return CLIPTokenizer(vocab=vocabulary | special, merges=[])
 
 
 def make_processor() -> ILAProcessor:

@@ -48,12 +48,14 @@ def seeded_state(golden: Golden) -> dict[str, Tensor]:
     state = {}
     for index, key in enumerate(sorted(specification)):
         shape, _, total = specification[key]
-        state[key] = _seeded(key, shape, torch.Generator().manual_seed(base + index))
+        state[key] = seeded_tensor(key, shape, torch.Generator().manual_seed(base + index))
         assert abs(state[key].double().sum().item() - total) < 1e-3, key
     return state
 
 
-def _seeded(key: str, shape: list[int], generator: torch.Generator) -> Tensor:
+def seeded_tensor(key: str, shape: list[int], generator: torch.Generator) -> Tensor:
+    """One tensor by that rule."""
+
     def normal() -> Tensor:
         return torch.randn(shape, generator=generator)
 
@@ -86,13 +88,16 @@ def interactive_kind(state: dict[str, Tensor], prefix: str = "") -> str:
     return "depthwise" if f"{prefix}interactive_block.0.depthwise_conv.0.weight" in state else "dense"
 
 
-def part_config(golden: Golden, heads: int, kind: str, token_mode: str = "add") -> ILAConfig:
+def part_config(
+    golden: Golden, heads: int, state: dict[str, Tensor], prefix: str = "", token_mode: str = "add"
+) -> ILAConfig:
     """Configuration of which only the vision tower's sizes and the alignment matter."""
-    sizes = arguments(golden)
+    sizes, kind = arguments(golden), interactive_kind(state, prefix)
     return ILAConfig(
         head="linear",
         num_frames=sizes["T"],
         interactive_block=kind,
+        align_hidden=state[f"{prefix}prediction_block.0.weight"].shape[1],
         token_mode=token_mode,
         vision_config={
             "hidden_size": sizes["d_model"],
@@ -126,7 +131,7 @@ def compare(golden: Golden, ours: dict[str, Tensor]) -> None:
 def check_aligner(golden: Golden) -> None:
     state = seeded_state(golden)
     # The heads of the attention play no role here; one fits any width.
-    config = part_config(golden, 1, interactive_kind(state))
+    config = part_config(golden, 1, state)
     table = aligner_table(config)
     aligner = ILAAligner(config).eval()
     load_part(aligner, state, table)
@@ -193,8 +198,8 @@ def sequence_first(x: Tensor) -> Tensor:
 def check_block(golden: Golden) -> None:
     state = seeded_state(golden)
     concat = "eval_nodist.token" in golden.outputs()
-    kind = interactive_kind(state, "message_attn.")
-    config = part_config(golden, arguments(golden)["n_head"], kind, "concat" if concat else "add")
+    heads, mode = arguments(golden)["n_head"], "concat" if concat else "add"
+    config = part_config(golden, heads, state, "message_attn.", mode)
     table = block_table(config)
     if concat:  # parts of the released block that the paper's lacks
         state = {key: value for key, value in state.items() if not _only_added(key)}

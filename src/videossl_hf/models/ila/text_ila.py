@@ -150,5 +150,8 @@ def saved_tokenizer(source: Any, settings: Mapping[str, Any]) -> Any:
     if cached_file(
         str(source), "tokenizer_config.json", _raise_exceptions_for_missing_entries=False, **where
     ):
-        return AutoTokenizer.from_pretrained(source, **where)
+        tokenizer = AutoTokenizer.from_pretrained(source, **where)
+        for name in ("is_local", "local_files_only"):  # how it was read is none of its settings
+            tokenizer.init_kwargs.pop(name, None)
+        return tokenizer
     return None
