@@ -24,6 +24,7 @@ import numpy as np
 
 from ..errors import DecodeError, InputError, NoAudioError
 from .audio_reader import read_audio, read_sound
+from .unreferenced import unreferenced_test
 from .video_index import VideoIndex, VideoInfo, strict_frames, undamaged_frames, video_index
 from .video_source import Media, MediaSource, decode_errors, load_pyav
 
@@ -254,6 +255,7 @@ class VideoReader:
         """Whether all frames of a run arrived, undamaged, when decoding began at a keyframe."""
         index = self._index
         context = self._media.stream("video").codec_context
+        is_unreferenced = unreferenced_test(context)
         wanted = {int(index.pts[index.positions[number]]): number for number in run.frames}
         start = int(index.pts[index.keys[key]])
         awaited = set(wanted)
@@ -268,7 +270,7 @@ class VideoReader:
 
         try:
             for position, packet in self._packets_between(int(index.keys[key]), run.last):
-                if index.unreferenced[position] and packet.pts not in wanted:
+                if packet.pts not in wanted and is_unreferenced(memoryview(packet)):
                     continue
                 # Frames shown before the keyframe may refer to what was not decoded: those never come.
                 if packet.pts >= start and not index.hidden[position]:

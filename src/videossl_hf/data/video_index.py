@@ -29,7 +29,6 @@ from typing import Any
 import numpy as np
 
 from ..errors import DecodeError, NoVideoError, VideoSSLError
-from .unreferenced import unreferenced_test
 from .video_source import Media, decode_errors, load_pyav
 
 __all__ = ["VideoIndex", "VideoInfo", "strict_frames", "undamaged_frames", "video_index"]
@@ -89,7 +88,6 @@ class VideoIndex:
         dts: int64 (packets,), decoding times in the same order.
         bytes_at: int64 (packets,), where each packet lies in the file; after a seek, times alone may mislead.
         keys: int64, positions of the keyframes among the packets.
-        unreferenced: bool (packets,), whether other frames are the same without this packet.
         hidden: bool (packets,), whether an edit list keeps the frame from being shown.
         positions: int64 (num_frames,), position among the packets of every frame in order of presentation.
     """
@@ -103,7 +101,6 @@ class VideoIndex:
     dts: np.ndarray
     bytes_at: np.ndarray
     keys: np.ndarray
-    unreferenced: np.ndarray
     hidden: np.ndarray
     positions: np.ndarray
 
@@ -199,29 +196,44 @@ class _Packets:
     bytes_at: list[int]
     is_key: list[bool]
     is_hidden: list[bool]
-    is_unreferenced: list[bool]
+
+    def add(self, packet: Any) -> None:
+        """Note the next packet."""
+        self.pts.append(packet.pts)
+        self.dts.append(packet.dts)
+        self.bytes_at.append(-1 if packet.pos is None else packet.pos)
+        self.is_key.append(packet.is_keyframe)
+        self.is_hidden.append(packet.is_discard)
 
     def shown(self) -> list[int | None]:
         """Presentation times of the packets that an edit list does not hide."""
         return [pts for pts, hidden in zip(self.pts, self.is_hidden, strict=True) if not hidden]
 
 
-def _scan(media: Media) -> _Packets:
-    """Read all packets of the video stream without decoding one."""
-    packets = _Packets([], [], [], [], [], [])
+def _scan(media: Media) -> tuple[_Packets, Any]:
+    """Read all packets of the video stream, and decode just enough of them for the first frame, or None."""
+    packets = _Packets([], [], [], [], [])
     stream = _video_stream(media)
-    is_unreferenced = unreferenced_test(stream.codec_context)
+    context, first = stream.codec_context, None
     with decode_errors(media.name):
-        for packet in _readable(media.packets(stream)) if media.tolerant else media.packets(stream):
-            if packet.is_corrupt and not media.tolerant:
+        for packet in media.packets(stream):
+            if packet.is_corrupt:
                 raise DecodeError(media.name, f"it is damaged or cut off at frame {len(packets.pts)}")
-            packets.pts.append(packet.pts)
-            packets.dts.append(packet.dts)
-            packets.bytes_at.append(-1 if packet.pos is None else packet.pos)
-            packets.is_key.append(packet.is_keyframe)
-            packets.is_hidden.append(packet.is_discard)
-            packets.is_unreferenced.append(is_unreferenced(memoryview(packet)))
-    return packets
+            packets.add(packet)
+            if first is None:
+                first = next(iter(context.decode(packet)), None)
+        if first is None:
+            first = next(iter(context.decode(None)), None)
+    context.flush_buffers()
+    return packets, None if first is None else _checked(first, media.name)
+
+
+def _scan_undamaged(media: Media) -> tuple[_Packets, Any]:
+    """The same of a file that may be damaged: the packets up to where it cannot be read further."""
+    packets = _Packets([], [], [], [], [])
+    for packet in _readable(media.packets(_video_stream(media))):
+        packets.add(packet)
+    return packets, next(undamaged_frames(media), None)
 
 
 def _build(media: Media) -> VideoIndex:
@@ -232,11 +244,9 @@ def _build(media: Media) -> VideoIndex:
     header_frames, header_fps, time_base = stream.frames, stream.average_rate, stream.time_base
     sample_rate = None if sound is None else int(sound.codec_context.sample_rate)
 
-    packets = _scan(media)
+    packets, first = _scan_undamaged(media) if media.tolerant else _scan(media)
     if header_frames > len(packets.pts) and "mov" in container and not media.tolerant:
         _check_complete(media, header_frames)
-    frames = undamaged_frames(media) if media.tolerant else strict_frames(media)
-    first = next(frames, None)
     if first is None:
         damage = "no frame of it is undamaged" if media.tolerant else "its video stream has no frame"
         raise NoVideoError(media.name, damage)
@@ -248,7 +258,8 @@ def _build(media: Media) -> VideoIndex:
         or _may_lack_packets(packets, container, header_frames)
     )
     if media.tolerant or doubtful:
-        decoded = [first.pts, *(frame.pts for frame in frames)]
+        frames = undamaged_frames(media) if media.tolerant else strict_frames(media)
+        decoded = [frame.pts for frame in frames]
         seekable = decoded == expected and any(name in container for name in (*TIMED_CONTAINERS, "avi"))
         seekable = seekable and len(packets.pts) == len(set(packets.pts))
         seekable = seekable and not media.tolerant and codec not in UNSEEKABLE_CODECS
@@ -281,7 +292,7 @@ def _build(media: Media) -> VideoIndex:
     times.flags.writeable = False
     if not seekable:
         nothing = np.zeros(0, dtype=np.int64)
-        return VideoIndex(info, times, start, turn, False, *[nothing] * 7)
+        return VideoIndex(info, times, start, turn, False, *[nothing] * 6)
     pts = np.array(packets.pts, dtype=np.int64)
     dts = np.array([p if d is None else d for p, d in zip(packets.pts, packets.dts, strict=True)], np.int64)
     shown = np.flatnonzero(~np.array(packets.is_hidden))
@@ -295,7 +306,6 @@ def _build(media: Media) -> VideoIndex:
         dts=dts,
         bytes_at=np.array(packets.bytes_at, dtype=np.int64),
         keys=np.flatnonzero(packets.is_key),
-        unreferenced=np.array(packets.is_unreferenced),
         hidden=np.array(packets.is_hidden),
         positions=shown[np.argsort(pts[shown])],
     )
