@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from models.tiny_tvts import FRAMES, clips, make_config, make_v2_config
 from videossl_hf.errors import InputError
 from videossl_hf.models.tvts.encoder_tvts import draw_kept
-from videossl_hf.models.tvts.modeling_tvts import TVTSVideoModel
+from videossl_hf.models.tvts.modeling_tvts import TVTSForPreTraining, TVTSVideoModel
 from videossl_hf.nn.drop_path import DropPath, drop_path_rates
 from videossl_hf.nn.tubelet_embedding import TubeletEmbedding
 
@@ -210,3 +210,27 @@ def test_drop_path_leaves_out_whole_samples_in_training_alone() -> None:
         layer.drop_path.rate for layer in TVTSVideoModel(make_config(drop_path_rate=0.1)).video_model.layers
     ]
     assert rates == [0.0, 0.1]
+
+
+def test_towers_start_as_published() -> None:
+    divided = TVTSVideoModel(make_v2_config()).video_model
+    attention = divided.layers[0].temporal_attention
+    assert not attention.qkv.weight.any()
+    assert (attention.proj.weight == 1).all()
+    assert not attention.qkv.bias.any()
+    assert not attention.proj.bias.any()
+    joint = TVTSVideoModel(make_config()).video_model
+    assert not joint.embeddings.temporal_positions.any()
+    assert 0.01 < joint.layers[0].attention.qkv.weight.std() < 0.03
+    assert joint.layers[0].attention.qkv.weight.abs().max() < 0.1
+    assert not joint.layers[0].attention.qkv.bias.any()
+
+
+def test_heads_start_as_torch_starts_them() -> None:
+    torch.manual_seed(0)
+    model = TVTSForPreTraining(make_config())
+    for layer in (model.tvts.text_projection.linear, model.sorting_head.layers[0].mlp.fc1):
+        bound = layer.in_features**-0.5
+        assert 0.8 * bound < layer.weight.abs().max() <= bound
+        assert 0 < layer.bias.abs().max() <= bound
+    assert not model.sorting_head.type_embeddings.any()

@@ -216,10 +216,10 @@ def _joint_sizes(state: Mapping[str, Tensor], prefix: str, kind: str) -> dict[st
 
 
 def _divided_sizes(state: Mapping[str, Tensor], prefix: str) -> dict[str, Any]:
-    hidden, channels, patch, _ = _shape(state, f"{prefix}conv1.weight")
+    hidden, channels, *_, patch = _shape(state, f"{prefix}conv1.weight")
     settings: dict[str, Any] = {"hidden_size": hidden, "num_channels": channels, "patch_size": patch}
-    settings["image_size"] = patch * round((_shape(state, f"{prefix}positional_embedding")[0] - 1) ** 0.5)
-    settings["num_frames"] = _shape(state, f"{prefix}temporal_embedding")[0]
+    settings["image_size"] = patch * round((_shape(state, f"{prefix}positional_embedding")[-2] - 1) ** 0.5)
+    settings["num_frames"] = _shape(state, f"{prefix}temporal_embedding")[-2]
     settings["num_hidden_layers"] = _count(state, rf"{re.escape(prefix)}transformer\.resblocks\.(\d+)\.")
     fc = _shape(state, f"{prefix}transformer.resblocks.0.mlp.c_fc.weight")[0]
     settings["mlp_ratio"] = fc / hidden

@@ -24,6 +24,7 @@ __all__ = [
     "TVTSDividedAttention",
     "TVTSDividedLayer",
     "TVTSLayer",
+    "TVTSLinear",
     "TVTSVideoEncoder",
     "draw_kept",
 ]
@@ -141,6 +142,20 @@ class TVTSVideoEmbeddings(nn.Module):
         return F.interpolate(table.T[None], size=tubelets, mode="linear", align_corners=False)[0].T
 
 
+class TVTSLinear(nn.Linear):
+    """A linear layer that says how its weights start, biases being zero.
+
+    Args:
+        in_features, out_features, bias: as ever.
+        start: "zeros", "ones", "unit" (normal, variance 1 / in_features), or "torch" (torch's own, biases
+            too).
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, *, start: str) -> None:
+        super().__init__(in_features, out_features, bias)
+        self.start = start
+
+
 class TVTSAttention(nn.Module):
     """Multi-head self-attention over all tokens."""
 
@@ -180,8 +195,13 @@ class TVTSDividedAttention(TVTSAttention):
     """
 
     def __init__(self, config: TVTSConfig, over_time: bool) -> None:
-        super().__init__(config, config.hidden_size, config.num_attention_heads)
+        size = config.hidden_size
+        super().__init__(config, size, config.num_attention_heads)
         self.over_time = over_time
+        if over_time:
+            # The layer starts as if it had no attention over time.
+            self.qkv = TVTSLinear(size, 3 * size, start="zeros")
+            self.proj = TVTSLinear(size, size, start="ones")
 
     def forward(self, tokens: Tensor, frames: int) -> tuple[Tensor, Tensor | None]:  # type: ignore[override]
         """`(batch, 1 + frames * places, hidden)` to the same, and the class token's weights
@@ -261,7 +281,7 @@ class TVTSVideoEncoder(nn.Module):
         self.norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
         if self.is_divided:
             self.first_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
-            self.projection = nn.Linear(size, config.projection_dim, bias=False)
+            self.projection = TVTSLinear(size, config.projection_dim, bias=False, start="unit")
 
     def forward(self, pixel_values_videos: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Tokens `(batch, 1 + tubelets * patches, token_size)`, class token first, and that token alone

@@ -28,8 +28,8 @@ from ...nn.outputs import VideoClassifierOutput
 from .configuration_tvts import TVTSConfig
 from .encoder_tvts import (
     TVTSAttention,
-    TVTSDividedLayer,
     TVTSLayer,
+    TVTSLinear,
     TVTSVideoEmbeddings,
     TVTSVideoEncoder,
     draw_kept,
@@ -99,7 +99,7 @@ class TVTSProjection(nn.Module):
 
     def __init__(self, in_features: int, out_features: int, rectify: bool) -> None:
         super().__init__()
-        self.linear = nn.Linear(in_features, out_features)
+        self.linear = TVTSLinear(in_features, out_features, start="torch")
         self.rectify = rectify
 
     def forward(self, features: Tensor) -> Tensor:
@@ -158,7 +158,9 @@ class TVTSPreTrainedModel(VideoSSLPreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         config = self.config
-        if isinstance(module, nn.Linear):
+        if isinstance(module, TVTSLinear):
+            _init_linear(module)
+        elif isinstance(module, nn.Linear):
             init.trunc_normal_(module.weight, std=config.initializer_range)
             if module.bias is not None:
                 init.zeros_(module.bias)
@@ -168,17 +170,6 @@ class TVTSPreTrainedModel(VideoSSLPreTrainedModel):
             init.trunc_normal_(module.class_token, std=config.position_init_std)
             init.trunc_normal_(module.spatial_positions, std=config.position_init_std)
             init.normal_(module.temporal_positions, std=config.temporal_init_std)
-        elif isinstance(module, TVTSDividedLayer):
-            # The layer starts as if it had no attention over time.
-            attention = module.temporal_attention
-            init.zeros_(attention.qkv.weight)
-            init.zeros_(attention.qkv.bias)
-            init.ones_(attention.proj.weight)
-            init.zeros_(attention.proj.bias)
-        elif isinstance(module, TVTSVideoEncoder) and module.is_divided:
-            init.normal_(module.projection.weight, std=config.hidden_size**-0.5)
-        elif isinstance(module, TVTSProjection):
-            _init_as_torch_does(module.linear)
         elif isinstance(module, TVTSSortingHead):
             init.zeros_(module.type_embeddings)
             for part in module.modules():
@@ -186,6 +177,17 @@ class TVTSPreTrainedModel(VideoSSLPreTrainedModel):
                     _init_as_torch_does(part)
         else:
             super()._init_weights(module)
+
+
+def _init_linear(layer: TVTSLinear) -> None:
+    if layer.start == "torch":
+        return _init_as_torch_does(layer)
+    if layer.start == "unit":
+        init.normal_(layer.weight, std=layer.in_features**-0.5)
+    else:
+        init.constant_(layer.weight, 1.0 if layer.start == "ones" else 0.0)
+    if layer.bias is not None:
+        init.zeros_(layer.bias)
 
 
 def _init_as_torch_does(layer: nn.Linear | nn.Conv3d) -> None:
