@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -53,6 +54,23 @@ def test_a_backward_pass_may_be_taken_twice_and_for_some_inputs_alone() -> None:
     y.square().sum().backward()
     torch.testing.assert_close(x.grad, alone)
     assert weight.grad is not None
+
+
+def test_a_weight_that_no_gradient_is_asked_of_costs_nothing() -> None:
+    masks: list[list[bool]] = []
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if function is torch.ops.aten.convolution_backward.default:
+                masks.append(args[-1])
+            return function(*args, **(kwargs or {}))
+
+    x, norm, weight = make_parts((2, 3, 4, 6, 7), torch.float32)
+    y = convolve(x, weight, [1] * 3, [1] * 3, norm).sum()
+    with Watch():
+        torch.autograd.grad(y, x, retain_graph=True)
+        y.backward()
+    assert masks == [[True, False, False], [True, True, False]]
 
 
 def test_the_convolution_input_is_not_kept() -> None:

@@ -41,7 +41,7 @@ def convolve(
     if not (norm.computes_here(x) and torch.is_grad_enabled()):
         return _convolve(F.relu(norm.normalize(x), inplace=True), weight, stride, padding)
     y, *statistics = _NormReluConvolve.apply(
-        x, norm.weight, norm.bias, weight, norm.eps, norm.is_joined, stride, padding
+        x, norm.weight, norm.bias, weight.view_as(weight), norm.eps, norm.is_joined, stride, padding
     )
     norm.track(BatchStatistics(*statistics))
     return y
@@ -50,6 +50,15 @@ def convolve(
 def _convolve(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int]) -> Tensor:
     convolution = F.conv2d if x.ndim == 4 else F.conv3d
     return convolution(x, weight, None, stride, padding)
+
+
+def _is_wanted(ctx: Any, place: int) -> bool:
+    """Whether the running backward pass computes the gradient of an argument, which may not be a leaf.
+
+    `ctx.needs_input_grad` also says so of arguments that `torch.autograd.grad` was not asked for.
+    """
+    node = ctx.next_functions[place][0]
+    return node is not None and torch._C._will_engine_execute_node(node)
 
 
 class _NormReluConvolve(torch.autograd.Function):
@@ -83,7 +92,7 @@ class _NormReluConvolve(torch.autograd.Function):
         axes = y.ndim - 2
         y_gradient, weight_gradient, _ = torch.ops.aten.convolution_backward(
             gradient, y, weight, None, ctx.stride, ctx.padding, [1] * axes, False, [0] * axes, 1,
-            [True, ctx.needs_input_grad[3], False],
+            [True, _is_wanted(ctx, 3), False],
         )  # fmt: skip
         torch.ops.aten.threshold_backward.grad_input(y_gradient, y, 0, grad_input=y_gradient)
         del y
