@@ -1,57 +1,15 @@
-"""Weights of other code bases: read without running anything, renamed and loaded without a key left over."""
+"""Weights of other code bases, renamed and loaded without a key left over."""
 
 from __future__ import annotations
 
-import argparse
-import pickle
 import re
 from collections.abc import Collection, Iterable, Mapping
-from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
 
-__all__ = ["count_layers", "load_exactly", "read_official", "rename_strictly", "shape_of"]
-
-
-def read_official(path: str | Path) -> dict[str, Tensor]:
-    """Weights of a file, without executing anything in it.
-
-    Takes `{"state_dict": ...}` and `{"model": ..., "args": Namespace}` wrappers, bare state dicts and
-    safetensors files; the prefix `module.` of distributed training is removed.
-
-    Raises:
-        CheckpointError: the file is damaged, holds code, or holds no state dict.
-    """
-    path = Path(path)
-    try:
-        if path.suffix == ".safetensors":
-            content: Any = load_file(path)
-        else:
-            with torch.serialization.safe_globals([argparse.Namespace]):
-                content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, SafetensorError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise CheckpointError(
-            f"cannot read {path}: {reason}. The file is damaged, or holds more than weights"
-        ) from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    if (
-        not isinstance(content, Mapping)
-        or not content
-        or not all(isinstance(value, Tensor) for value in content.values())
-    ):
-        raise CheckpointError(f"{path} holds no state dict; give the file that the official code saved")
-    return {key.removeprefix("module."): value for key, value in content.items()}
+__all__ = ["count_layers", "load_exactly", "rename_strictly", "shape_of"]
 
 
 def rename_strictly(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .batch_norm import BatchNorm3d
+from .memory_format import prefers_channels_last
 from .norm_relu_convolution import convolve
 
 __all__ = ["Conv2Plus1d", "R2Plus1dStem", "VideoResNet", "VideoResNetBlock", "VideoResNetStage"]
@@ -222,11 +223,7 @@ class VideoResNet(nn.Module):
 
         Computed with channels last in memory where that is faster: on a CPU, and in half precision.
         """
-        device = video.device.type
-        is_half = video.dtype.itemsize == 2
-        if torch.amp.is_autocast_available(device):
-            is_half = is_half or torch.is_autocast_enabled(device)
-        if device == "cpu" or is_half:
+        if prefers_channels_last(video):
             video = video.contiguous(memory_format=torch.channels_last_3d)
         x = self.stem(video)
         for stage in self.stages:

@@ -15,7 +15,8 @@ from typing import Any
 from torch import Tensor
 
 from ...errors import CheckpointError
-from ...nn.official_weights import count_layers, load_exactly, read_official, rename_strictly, shape_of
+from ...nn.foreign_checkpoint import read_state_dict
+from ...nn.official_weights import count_layers, load_exactly, rename_strictly, shape_of
 from .configuration_videomoco import VideoMoCoConfig, generator_map_side
 from .modeling_videomoco import (
     VideoMoCoForPreTraining,
@@ -185,7 +186,7 @@ def load_official(
     """A model of ours with official weights, in evaluation mode.
 
     Args:
-        state: official weights, as `read_official` gives them; the generator's may be among them.
+        state: official weights, as `read_state_dict` gives them; the generator's may be among them.
         config: read off the weights by default.
 
     Returns:
@@ -212,9 +213,9 @@ def convert(
         generator: the file of the generator that belongs to it.
         overrides: fields of the configuration that the weights do not tell, such as `temperature`.
     """
-    state = read_official(path)
+    state = read_state_dict(path)
     if generator is not None:
-        state |= read_official(generator)
+        state |= read_state_dict(generator)
     return load_official(state, infer_config(state, **overrides))
 
 

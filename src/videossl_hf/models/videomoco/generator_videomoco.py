@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ...errors import InputError
 from ...nn.batch_norm import BatchNorm2d
+from ...nn.memory_format import prefers_channels_last
 from .configuration_videomoco import VideoMoCoConfig, generator_map_side
 
 ATROUS_DILATIONS = (6, 12, 18)
@@ -71,7 +72,7 @@ class VideoMoCoGenerator(nn.Module):
     def stem(self, pixel_values_videos: Tensor) -> Tensor:
         """`(batch, frames, channels, height, width)` to `(batch, channels * frames, height-3, width-3)`."""
         x = pixel_values_videos.transpose(1, 2).flatten(1, 2)
-        if x.device.type == "cpu" or torch.is_autocast_enabled(x.device.type):
+        if prefers_channels_last(x):
             x = x.contiguous(memory_format=torch.channels_last)
         for _ in range(STEM_ROUNDS):
             x = F.relu(self.stem_norm(self.stem_conv(x)), inplace=True)
