@@ -31,7 +31,9 @@ def test_the_recipes_of_the_repository_are_valid(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in RECIPES if p.stem in ("paper", "gdt")], ids=lambda path: path.stem
+    "path",
+    [p for p in RECIPES if p.stem.startswith("paper") or p.stem in ("gdt", "moco")],
+    ids=lambda path: f"{path.parent.name}/{path.stem}",
 )
 def test_every_number_of_a_paper_recipe_names_its_source(path: Path) -> None:
     lines = path.read_text().splitlines()
