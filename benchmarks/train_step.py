@@ -3,19 +3,12 @@
     python benchmarks/train_step.py --official PATH_TO_GDT_CHECKOUT
 
 Both sides take the same weights, the same two views and the README's crops; a step is forward, loss, backward
-and SGD. Each side runs in a process of its own (so that peak memory is its own) on one thread; time is that
-process's CPU time, the best of the measured steps.
+and SGD. How it is timed: step_timing.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import resource
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +24,7 @@ from official_gdt import (
     load_official_code,
     official_model,
 )
+from step_timing import add_step_arguments, compare
 
 SIDES = {
     "official fp32": ("official", "float32"),
@@ -55,7 +49,7 @@ def make_inputs(arguments: argparse.Namespace) -> tuple[list[Tensor], Tensor]:
     return views, F.interpolate(3 * coarse(1, 16, 10) - 5, size=(257, 99), mode="bilinear")
 
 
-def official_step(arguments: argparse.Namespace, folder: Path) -> Callable[[], Tensor]:
+def official_step(arguments: argparse.Namespace, folder: Path) -> Callable[[], dict[str, Tensor]]:
     """The official step; also writes weights and crops for our side."""
     main, model_module = load_official_code(arguments.official)
     torch.manual_seed(0)
@@ -66,7 +60,7 @@ def official_step(arguments: argparse.Namespace, folder: Path) -> Callable[[], T
     views, spectrogram = make_inputs(arguments)
     cross_entropy = torch.nn.CrossEntropyLoss()
 
-    def step() -> Tensor:
+    def step() -> dict[str, Tensor]:
         outputs = [model(view, spectrogram, params=own) for view, own in zip(views, crops, strict=True)]
         sums, counts = main.nce_crop_losses_dual(
             feats_v=outputs[0][1], feats_v2=outputs[1][1], XE=cross_entropy, temp=0.5, **CROPS
@@ -76,12 +70,14 @@ def official_step(arguments: argparse.Namespace, folder: Path) -> Callable[[], T
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        return loss.detach()
+        return {"loss": loss.detach()}
 
     return step
 
 
-def our_step(arguments: argparse.Namespace, folder: Path, dtype: torch.dtype) -> Callable[[], Tensor]:
+def our_step(
+    arguments: argparse.Namespace, folder: Path, dtype: torch.dtype
+) -> Callable[[], dict[str, Tensor]]:
     """Our step, as the trainer runs it."""
     from videossl_hf.models.stica.conversion_stica import infer_config, load_official
     from videossl_hf.models.stica.objective_stica import FeatureCrops
@@ -100,38 +96,15 @@ def our_step(arguments: argparse.Namespace, folder: Path, dtype: torch.dtype) ->
     views, spectrogram = make_inputs(arguments)
     clips = [view.transpose(1, 2).contiguous() for view in views]
 
-    def step() -> Tensor:
+    def step() -> dict[str, Tensor]:
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
             loss = model(*clips, spectrogram, crops=crops).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        return loss.detach()
+        return {"loss": loss.detach()}
 
     return step
-
-
-def measure(arguments: argparse.Namespace) -> None:
-    """Runs one side in this process and prints its figures as JSON."""
-    torch.set_num_threads(1)
-    code, dtype = SIDES[arguments.side]
-    folder = Path(arguments.folder)
-    if code == "official":
-        step = official_step(arguments, folder)
-    else:
-        step = our_step(arguments, folder, getattr(torch, dtype))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    losses, seconds = [], []
-    for _ in range(arguments.steps):
-        start = time.process_time()
-        losses.append(step().item())
-        seconds.append(time.process_time() - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(
-        json.dumps(
-            {"losses": losses, "seconds": min(seconds), "peak": peak / 1024, "step": (peak - before) / 1024}
-        )
-    )
 
 
 def main() -> None:
@@ -139,34 +112,21 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_checkout_argument(parser)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--frames", type=int, default=16)
-    parser.add_argument("--size", type=int, default=112)
-    parser.add_argument("--steps", type=int, default=2)
-    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
-    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    add_step_arguments(parser, batch=8, frames=16)
     arguments = parser.parse_args()
     if not has_checkout(arguments):
         return
-    if arguments.side:
-        measure(arguments)
-        return
-    results = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for side in SIDES:
-            command = [sys.executable, __file__, *sys.argv[1:], "--side", side, "--folder", folder]
-            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            results[side] = json.loads(output.splitlines()[-1])
-    official = results["official fp32"]
-    shape = f"{arguments.frames} x {arguments.size} x {arguments.size}"
-    print(f"{arguments.batch} clips of {shape}, two views, one CPU thread")
-    for side, result in results.items():
-        print(
-            f"{side:27s} {result['seconds']:7.2f} s/step  {official['seconds'] / result['seconds']:5.2f}x"
-            f"   peak {result['peak']:6.0f} MiB ({result['peak'] / official['peak']:.2f}x),"
-            f" of the step {result['step']:6.0f} MiB ({result['step'] / official['step']:.2f}x)"
-            f"   loss {result['losses'][0]:.6f} ({result['losses'][0] / official['losses'][0] - 1:+.1e})"
-        )
+    if not arguments.side:
+        shape = f"{arguments.frames} x {arguments.size} x {arguments.size}"
+        print(f"{arguments.batch} clips of {shape}, two views, one CPU thread", flush=True)
+
+    def make_step(side: str) -> Callable[[], dict[str, Tensor]]:
+        code, dtype = SIDES[side]
+        if code == "official":
+            return official_step(arguments, arguments.folder)
+        return our_step(arguments, arguments.folder, getattr(torch, dtype))
+
+    compare(arguments, list(SIDES), make_step)
 
 
 if __name__ == "__main__":
