@@ -21,7 +21,7 @@ _QUOTES = {
     **dict.fromkeys(range(0x201C, 0x2020), '"'),
 }
 _LIGATURES = str.maketrans({"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"})
-_CONTROLS = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f\ufeff\ufff9-\ufffc]|\x1b\\[[\\d;]*[A-Za-z]")
+_CONTROLS = re.compile("\x1b\\[[\\d;]*[A-Za-z]|[\x00-\x08\x0b\x0e-\x1f\x7f\ufeff\ufff9-\ufffc]")
 # What bytes are in Windows-1252; its five free places stand for themselves, as browsers have it.
 _BYTES = {chr(code): code for code in range(256)}
 _BYTES |= {

@@ -52,27 +52,30 @@ def parse_srt(text: str, where: str) -> list[Word]:
 
 
 def _cues(text: str, where: str) -> list[_Cue]:
-    cues = []
-    blocks = re.split(r"\n[ \t]*\n", text.replace("\r\n", "\n").replace("\r", "\n"))
-    for block in blocks:
-        lines = block.strip("\n").split("\n")
-        at = next((number for number, line in enumerate(lines) if "-->" in line), None)
-        if at is None or lines[0].startswith(("NOTE", "STYLE", "REGION")):
-            continue
-        times = _TIMING.match(lines[at])
-        if times is None:
-            raise DataError(f"{where}: cannot read the times of the cue {lines[at].strip()!r:.80}")
-        numbers = times.groups()
-        cues.append(
-            _Cue(_seconds(*numbers[:4]), _seconds(*numbers[4:]), [line for line in lines[at + 1 :] if line])
-        )
-    if not cues:
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    timings = [number for number, line in enumerate(lines) if "-->" in line and not line.startswith("NOTE")]
+    if not timings:
         raise DataError(f"{where} holds no cues with times")
+    cues = []
+    for number, following in zip(timings, [*timings[1:], len(lines) + 1], strict=True):
+        times = _TIMING.match(lines[number])
+        if times is None:
+            raise DataError(f"{where}: cannot read the times of the cue {lines[number].strip()!r:.80}")
+        payload = lines[number + 1 : following]
+        if "" in payload:  # a blank line ends a cue; one with a space in it does not
+            payload = payload[: payload.index("")]
+        elif following < len(lines) and payload and payload[-1].strip().isdigit():
+            payload = payload[:-1]  # the number of the next cue
+        numbers = times.groups()
+        cues.append(_Cue(_seconds(*numbers[:4]), _seconds(*numbers[4:]), payload))
     return cues
 
 
 def _seconds(hours: str | None, minutes: str, seconds: str, fraction: str) -> float:
-    return 3600 * int(hours or 0) + 60 * int(minutes) + int(seconds) + int(fraction.ljust(3, "0")) / 1000
+    thousandths = 1000 * (3600 * int(hours or 0) + 60 * int(minutes) + int(seconds)) + int(
+        fraction.ljust(3, "0")
+    )
+    return thousandths / 1000
 
 
 def _plain(line: str) -> str:
