@@ -100,7 +100,7 @@ def contrast(
     # Half precision would round a difference of one percent in the logits away.
     with torch.autocast(queries.device.type, enabled=False):
         decay = queue.ages.to(queries.dtype) * log_decay
-        positives = (leaf * keys).sum(1, keepdim=True)
+        positives = (leaf * keys.detach()).sum(1, keepdim=True)
         negatives = leaf @ queue.keys.to(queries.dtype)
         if mode == "logit":
             logits = torch.cat([positives, negatives * decay.exp()], dim=1) / temperature
@@ -119,7 +119,7 @@ class Shuffle(NamedTuple):
     """Which rows a process sends where.
 
     Attributes:
-        order: `(batch,)` its own rows, sorted by where they go.
+        order: `(batch,)` its own rows: those for process 0, for process 1, and so on.
         sent, received: number of rows to, and from, each process.
     """
 
@@ -161,13 +161,12 @@ def shuffle_of(permutation: Tensor, device: torch.device) -> Shuffle:
             " rows once, counted through all processes"
         )
     own = slice(rank * batch, (rank + 1) * batch)
-    goes_to = (permutation.argsort() // batch)[own]
-    comes_from = (permutation // batch)[own]
+    place = permutation.argsort()[own]
     sent, received = (
-        [int(number) for number in torch.bincount(processes, minlength=count)]
-        for processes in (goes_to, comes_from)
+        [int(number) for number in torch.bincount(rows // batch, minlength=count)]
+        for rows in (place, permutation[own])
     )
-    return Shuffle(goes_to.argsort(stable=True).to(device), sent, received)
+    return Shuffle(place.argsort().to(device), sent, received)
 
 
 @torch.no_grad()
