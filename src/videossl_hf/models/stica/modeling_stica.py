@@ -26,6 +26,7 @@ from ...errors import ConfigurationError, InputError
 from ...nn.audio_resnet import AudioResNet
 from ...nn.base import VideoSSLPreTrainedModel
 from ...nn.batch_norm import GroupedBatchNorm1d
+from ...nn.classification import classification_loss
 from ...nn.feature_crop import counter_bits, pool_boxes
 from ...nn.outputs import VideoClassifierOutput
 from ...nn.r2plus1d import R2Plus1dStem, VideoResNet, VideoResNetStage
@@ -501,14 +502,7 @@ class STiCAForVideoClassification(STiCAPreTrainedModel):
             features = F.normalize(features, dim=-1)
         features = features.to(self.classifier.weight.dtype)
         logits = self.classifier(self.classifier_norm(self.dropout(features)))
-        loss = None
-        if labels is not None:
-            if labels.shape not in (logits.shape[:1], logits.shape):
-                raise InputError(
-                    f"labels have shape {tuple(labels.shape)}; give (batch,) classes or"
-                    f" (batch, {self.num_labels}) probabilities"
-                )
-            loss = F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), labels)
+        loss = None if labels is None else classification_loss(logits, labels)
         return VideoClassifierOutput(
             loss=loss,
             logits=logits,
