@@ -64,6 +64,7 @@ def describe_config(config: Any) -> ModelDescription:
     with FakeTensorMode(), torch.no_grad(), FlopCounterMode(display=False) as counter:
         saved = find_class(method, architecture.removeprefix(prefix))(copy.deepcopy(config))
         features = find_class(method, "Model")(copy.deepcopy(config)).eval()
+        features.set_attn_implementation("eager")  # fused attention is not counted
         clip = torch.empty(1, config.num_frames, config.num_channels, config.image_size, config.image_size)
         vector = features(pixel_values_videos=clip).pooler_output
     is_classifier = architecture.endswith("Classification")

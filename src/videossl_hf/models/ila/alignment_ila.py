@@ -202,13 +202,12 @@ class ILAAligner(nn.Module):
         maps = patches.unflatten(2, (side, side)).permute(0, 1, 4, 2, 3)
         features = self.interactive(maps[:, :-1].flatten(0, 1), maps[:, 1:].flatten(0, 1))
         points = self.point_head(features).unflatten(0, (batch, frames - 1))
-        with torch.autocast(tokens.device.type, enabled=False):
-            masks = interaction_masks(
-                points.unflatten(-1, (2, 2)), side, self.mask_radius, self.mask_slope, shift
-            )
-            earlier, later = masks.flatten(-2).unbind(2)
-            mean_masks = to_frames(earlier, later)
-            weights = F.pad(mean_masks, (1, 0), value=1.0).to(tokens.dtype)  # the frame's own token stays
+        masks = interaction_masks(
+            points.unflatten(-1, (2, 2)), side, self.mask_radius, self.mask_slope, shift
+        )
+        earlier, later = masks.flatten(-2).unbind(2)
+        mean_masks = to_frames(earlier, later)
+        weights = F.pad(mean_masks, (1, 0), value=1.0).to(tokens.dtype)  # the frame's own token stays
         loss = self._loss(patches, earlier, later) if with_loss else None
         interactive = None
         if self.temporal_conv is not None:

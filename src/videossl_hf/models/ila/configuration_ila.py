@@ -1,7 +1,7 @@
 """Configuration of ILA: CLIP's two towers, the alignment inside the vision tower, and the head."""
 
 import re
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from transformers.activations import ACT2FN
 
@@ -184,8 +184,6 @@ class ILAConfig(VideoSSLConfig):
     """
 
     model_type = "ila"
-    sub_configs: ClassVar[dict[str, Any]] = {"vision_config": ILAVisionConfig, "text_config": ILATextConfig}
-
     vision_config: Any = None
     text_config: Any = None
     projection_dim: int = 512
@@ -225,7 +223,7 @@ class ILAConfig(VideoSSLConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Make the towers' configurations of what was given."""
-        for name, kind in self.sub_configs.items():
+        for name, kind in (("vision_config", ILAVisionConfig), ("text_config", ILATextConfig)):
             given = getattr(self, name)
             if given is None or isinstance(given, dict):
                 setattr(self, name, kind.from_dict(given or {}))

@@ -162,7 +162,7 @@ class ILAPreTrainedModel(VideoSSLPreTrainedModel):
         elif isinstance(module, ILAVisionEmbeddings):
             init.normal_(module.class_embedding, std=len(module.class_embedding) ** -0.5)
         elif isinstance(module, ILAMultiFrameIntegration):
-            init.trunc_normal_(module.position_embedding, std=0.02)
+            init.normal_(module.position_embedding, std=0.02)
         elif isinstance(module, ILAPromptGenerator):
             init.constant_(module.alpha, self.config.prompt_alpha)
         elif isinstance(module, ILAModel):
