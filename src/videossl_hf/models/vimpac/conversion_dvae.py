@@ -24,7 +24,7 @@ from .configuration_dvae import NUM_GROUPS, DVAEConfig
 from .modeling_dvae import DVAEModel
 
 __all__ = [
-    "convert_dvae",
+    "convert",
     "dvae_key_table",
     "from_flava",
     "load_official_dvae",
@@ -211,7 +211,8 @@ def from_flava(codebook: nn.Module | Mapping[str, Tensor]) -> DVAEModel:
     return load_official_dvae(renamed)
 
 
-def convert_dvae(encoder: str | Path, decoder: str | Path | None = None) -> DVAEModel:
-    """The tokeniser of OpenAI's `encoder.pkl` and, for pictures, `decoder.pkl`."""
-    pickled = None if decoder is None else read_pickled_module(decoder)
-    return load_official_dvae(read_pickled_module(encoder), pickled)
+def convert(path: str | Path) -> DVAEModel:
+    """The tokeniser of OpenAI's `encoder.pkl`; with `decoder.pkl` beside it, it makes pictures too."""
+    decoder = Path(path).with_name("decoder.pkl")
+    pickled = read_pickled_module(decoder) if decoder.is_file() else None
+    return load_official_dvae(read_pickled_module(path), pickled)

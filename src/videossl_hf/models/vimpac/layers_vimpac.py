@@ -85,6 +85,7 @@ class VIMPACAttentionStep(nn.Module):
         self.axes = [AXES.index(name) for name in axes]
         self.attentions = nn.ModuleList(VIMPACAxialAttention(config, axis, size, heads) for axis in self.axes)
         self.output = nn.Linear(config.attention_size, config.hidden_size)
+        self.output.ends_branch = True  # type: ignore[assignment]
         self.dropout = nn.Dropout(config.dropout)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.pre_norm = config.pre_norm
@@ -107,6 +108,7 @@ class VIMPACLayer(GradientCheckpointingLayer):
         super().__init__()
         self.steps = nn.ModuleList(VIMPACAttentionStep(config, axes) for axes in config.steps)
         self.mlp = Mlp(config.hidden_size, config.intermediate_size)
+        self.mlp.fc2.ends_branch = True  # type: ignore[assignment]
         self.dropout = nn.Dropout(config.dropout)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.pre_norm = config.pre_norm

@@ -22,11 +22,9 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from ...errors import ConfigurationError, InputError
 from ...nn.base import VideoSSLPreTrainedModel
-from ...nn.mlp import Mlp
 from ...nn.outputs import VideoClassifierOutput
 from .configuration_vimpac import AXES, VIMPACConfig
 from .layers_vimpac import (
-    VIMPACAttentionStep,
     VIMPACAxialAttention,
     VIMPACEmbeddings,
     VIMPACLayer,
@@ -142,7 +140,6 @@ class VIMPACPreTrainedModel(VideoSSLPreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
         std = self.config.initializer_range
         if isinstance(module, VIMPACEmbeddings):
             init.normal_(module.cls, std=std)
@@ -152,11 +149,13 @@ class VIMPACPreTrainedModel(VideoSSLPreTrainedModel):
                 init.normal_(table, std=std / len(TABLES[self.config.positions]) ** 0.5)
         elif isinstance(module, VIMPACTokenHead):
             init.zeros_(module.bias)
-        elif self.config.pre_norm and isinstance(module, (VIMPACAttentionStep, Mlp)):
+        elif self.config.pre_norm and getattr(module, "ends_branch", False):
             # The sum of all residual branches keeps its scale, however many there are.
-            last = module.output if isinstance(module, VIMPACAttentionStep) else module.fc2
             branches = self.config.num_hidden_layers * (len(self.config.steps) + 1)
-            init.normal_(last.weight, std=std / branches**0.5)
+            init.normal_(module.weight, std=std / branches**0.5)
+            init.zeros_(module.bias)
+        else:
+            super()._init_weights(module)
 
     def set_tokenizer_model(self, tokenizer_model: DVAEModel | None) -> None:
         """Give the tokeniser that turns pixels into codes; it is neither trained nor saved with this model.
