@@ -60,7 +60,9 @@ def main() -> None:
     for row in rows:
         print(row)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps({"runs": rows}, indent=1) + "\n", encoding="utf-8")
+    arguments.output.write_text(
+        json.dumps({"split": arguments.split, "runs": rows}, indent=1) + "\n", encoding="utf-8"
+    )
     print(f"written to {arguments.output}")
 
 
