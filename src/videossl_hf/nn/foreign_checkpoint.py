@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from ..errors import CheckpointError
 
 __all__ = ["read_state_dict"]
 
+_MAPPINGS = (
+    "yacs.config.CfgNode",
+)  # settings that are filled like a dictionary; the unpickler wants a plain one
 _WRAPPERS = ("state_dict", "model", "module")
 
 
@@ -79,6 +83,6 @@ def _load_pickle(path: Path) -> Any:
     stubs: list[Any] = []
     if zipfile.is_zipfile(path):
         for name in torch.serialization.get_unsafe_globals_in_checkpoint(path):
-            stubs.append((type("Inert", (_Inert,), {}), name))
+            stubs.append((OrderedDict if name in _MAPPINGS else type("Inert", (_Inert,), {}), name))
     with torch.serialization.safe_globals(stubs):
         return torch.load(path, map_location="cpu", weights_only=True)
