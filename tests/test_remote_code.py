@@ -102,7 +102,8 @@ class TestEveryMethod:
         for folder in ("processor", "video_processor", "config", "model"):
             code = {path.name: path.read_text() for path in (tmp_path / folder).glob("*.py")}
             assert code == expected.files
-            json_file = next(p for p in (tmp_path / folder).glob("*.json") if "index" not in p.name)
+            settings = (tmp_path / folder).glob("*config.json")
+            json_file = next(path for path in settings if not path.name.startswith("tokenizer"))
             assert json.loads(json_file.read_text())["auto_map"] == expected.auto_map
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 __all__ = ["METHODS", "class_prefix", "find_class", "has_class"]
 
-METHODS: dict[str, str] = {"stica": "STiCA", "videomoco": "VideoMoCo"}
+METHODS: dict[str, str] = {"stica": "STiCA", "videomoco": "VideoMoCo", "ila": "ILA"}
 """Folder under `models/` -> prefix of its class names (the same name in the paper's spelling)."""
 
 _FILE_OF_SUFFIX = {
