@@ -80,8 +80,15 @@ class TVTSProcessor(VideoSSLProcessor):
     """
 
     def __init__(self, video_processor: Any = None, tokenizer: Any = None, **kwargs: Any) -> None:
-        super().__init__(video_processor=video_processor or TVTSVideoProcessor(), **kwargs)
-        self.tokenizer = tokenizer
+        super().__init__(
+            video_processor=video_processor or TVTSVideoProcessor(), tokenizer=tokenizer, **kwargs
+        )
+
+    def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
+        """As transformers has it; the tokenizer may be absent."""
+        if argument_name == "tokenizer" and argument is None:
+            return None
+        return super().check_argument_for_proper_class(argument_name, argument)
 
     @classmethod
     def from_config(cls, config: TVTSConfig, tokenizer: Any = None, **settings: Any) -> "TVTSProcessor":
@@ -147,7 +154,8 @@ class TVTSProcessor(VideoSSLProcessor):
         counts = {len(row) for row in rows if isinstance(row, (list, tuple))}
         if not rows or 0 in counts:
             raise InputError("no text: an empty list was given")
-        flat = [script for row in rows for script in row] if counts else rows
+        is_mixed = bool(counts) and any(isinstance(row, str) for row in rows)
+        flat = [script for row in rows for script in row] if counts and not is_mixed else rows
         if len(counts) > 1 or not all(isinstance(script, str) for script in flat):
             raise InputError("text must be texts, or for each clip a list of equally many scripts")
         tokens = self.tokenizer(
