@@ -62,5 +62,8 @@ def convert_processor_settings(method: str, config: Any, settings: Any) -> dict[
         if name not in known:
             raise unknown_key(f"processor.{name}", (f"processor.{other}" for other in known))
     values = {name: convert(value, known[name], f"processor.{name}") for name, value in settings.items()}
-    make_processor(method, config, values)
+    # What has to be loaded is not, before the run starts.
+    make_processor(
+        method, config, {name: values[name] for name in values.keys() - {item.name for item in own}}
+    )
     return values

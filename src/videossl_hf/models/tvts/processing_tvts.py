@@ -184,14 +184,24 @@ class TVTSProcessor(VideoSSLProcessor):
         """A folder without `processor_config.json` was saved without a tokenizer."""
         if not processor_dict:
             return [AutoVideoProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs), None]
-        return super()._get_arguments_from_pretrained(pretrained_model_name_or_path, processor_dict, **kwargs)
+        arguments = super()._get_arguments_from_pretrained(
+            pretrained_model_name_or_path, processor_dict, **kwargs
+        )
+        return [*arguments[:1], _without_its_place(arguments[1])]
+
+
+def _without_its_place(tokenizer: Any) -> Any:
+    """The tokenizer, without what transformers notes of how it was read: that is none of its settings."""
+    for name in ("is_local", "local_files_only"):
+        tokenizer.init_kwargs.pop(name, None)
+    return tokenizer
 
 
 def _load_tokenizer(source: str | os.PathLike[str]) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(source)
+        return _without_its_place(AutoTokenizer.from_pretrained(source))
     except (OSError, ValueError) as error:
         raise ConfigurationError(
             f"cannot load a tokenizer from {source}: {str(error).partition(chr(10))[0]}. Give its folder or"
