@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .dependencies import check_torchvision
-from .registry import METHODS, find_class, has_class
+from .registry import COMPANIONS, METHODS, find_class, has_class
 from .remote_code import AUTO_CLASSES
 
 __version__ = "0.1.0"
@@ -59,7 +59,7 @@ def _register_methods() -> None:
 
     from .data.torchvision_free import AutoVideoProcessor
 
-    for method in METHODS:
+    for method in (*METHODS, *COMPANIONS):
         config_class = find_class(method, "Config")
         auto.AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
         for name, (_, suffix) in AUTO_CLASSES.items():

@@ -12,14 +12,14 @@ from pathlib import Path
 from .errors import InputError, OutputError
 from .hub.facts import official_source
 from .hub.origin import Origin, write_origin
-from .registry import METHODS, find_class
+from .registry import COMPANIONS, METHODS, find_class, has_class
 
 __all__ = ["add_arguments", "convert_checkpoint", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `videossl convert`."""
-    parser.add_argument("method", choices=sorted(METHODS), help="method of the checkpoint")
+    parser.add_argument("method", choices=sorted({*METHODS, *COMPANIONS}), help="method of the checkpoint")
     parser.add_argument("checkpoint", type=Path, help="file that the official code saved")
     parser.add_argument("output", type=Path, help="folder to write: model, processor, code, origin")
     parser.add_argument("--license", help="licence of the weights, such as cc-by-nc-4.0")
@@ -49,7 +49,7 @@ def convert_checkpoint(
     Nothing in the file is executed, and every key of it is accounted for.
 
     Args:
-        method: a name of the registry.
+        method: a name of the registry; also of a companion, such as the tokeniser "dvae".
         checkpoint: file that the official code saved.
         output: a folder that is absent or empty.
         license: of the weights; files with the names of an official release have its licence by default.
@@ -65,9 +65,10 @@ def convert_checkpoint(
         raise InputError(f"there is no checkpoint file {checkpoint}")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"{output} exists already: name a new folder")
-    conversion = importlib.import_module(f".models.{method}.conversion_{method}", __package__)
+    folder = COMPANIONS[method][0] if method in COMPANIONS else method
+    conversion = importlib.import_module(f".models.{folder}.conversion_{method}", __package__)
     model = conversion.convert(checkpoint)
-    known = official_source(method, checkpoint.name)
+    known = official_source(folder, checkpoint.name)
     origin = Origin(
         method=method,
         checkpoint=checkpoint.name,
@@ -78,7 +79,8 @@ def convert_checkpoint(
     )
     try:
         model.save_pretrained(output)
-        find_class(method, "Processor").from_config(model.config).save_pretrained(output)
+        if has_class(method, "Processor"):
+            find_class(method, "Processor").from_config(model.config).save_pretrained(output)
     except OSError as error:
         raise OutputError(f"cannot write {output}: {error}") from error
     write_origin(origin, output)

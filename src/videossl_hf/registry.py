@@ -12,10 +12,18 @@ import importlib
 from importlib.util import find_spec
 from typing import Any
 
-__all__ = ["METHODS", "class_prefix", "find_class", "has_class"]
+__all__ = ["COMPANIONS", "METHODS", "class_prefix", "find_class", "has_class"]
 
-METHODS: dict[str, str] = {"stica": "STiCA", "videomoco": "VideoMoCo", "ila": "ILA"}
+METHODS: dict[str, str] = {
+    "stica": "STiCA",
+    "videomoco": "VideoMoCo",
+    "vimpac": "VIMPAC",
+    "ila": "ILA",
+}
 """Folder under `models/` -> prefix of its class names (the same name in the paper's spelling)."""
+
+COMPANIONS: dict[str, tuple[str, str]] = {"dvae": ("vimpac", "DVAE")}
+"""Models that serve a method and are none themselves -> their folder, and the prefix of their class names."""
 
 _FILE_OF_SUFFIX = {
     "Config": "configuration",
@@ -34,6 +42,8 @@ def class_prefix(method: str) -> str:
     Raises:
         ValueError: for a name that is not in `METHODS`; the message lists those that are.
     """
+    if method in COMPANIONS:
+        return COMPANIONS[method][1]
     try:
         return METHODS[method]
     except KeyError:
@@ -42,14 +52,15 @@ def class_prefix(method: str) -> str:
 
 
 def _module_name(method: str, suffix: str) -> str:
-    return f"{__package__}.models.{method}.{_FILE_OF_SUFFIX.get(suffix, 'modeling')}_{method}"
+    folder = COMPANIONS[method][0] if method in COMPANIONS else method
+    return f"{__package__}.models.{folder}.{_FILE_OF_SUFFIX.get(suffix, 'modeling')}_{method}"
 
 
 def find_class(method: str, suffix: str) -> Any:
     """Import and return one class of a method: `find_class("stica", "Collator")` is `STiCACollator`.
 
     Args:
-        method: a key of `METHODS`.
+        method: a key of `METHODS`, or of `COMPANIONS`.
         suffix: what follows the prefix in the class name, such as "Config", "Model", "ForPreTraining",
             "ForVideoClassification", "Processor", "VideoProcessor", "FeatureExtractor", "Collator",
             "Augmentation".

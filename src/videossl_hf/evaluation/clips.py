@@ -54,7 +54,8 @@ class PreparedSample:
     """A decoded sample.
 
     Attributes:
-        inputs: (views, frames, channels, height, width), or (views, 1, mel, time) for sound.
+        inputs: (views, frames, channels, height, width), codes (views, frames, rows, columns) where the
+            processor makes those, or (views, 1, mel, time) for sound.
         label: index of the class; -1 without one.
         key: its name.
     """
@@ -149,7 +150,8 @@ class PreparedClips(Dataset[PreparedSample | BadSample]):
         if self.modality == "video":
             process = getattr(self.processor, "video_processor", self.processor)
             views = {"num_clips": self.views.clips, "num_crops": self.views.crops}
-            inputs = process(videos=[sample["video"]], return_tensors="pt", **views)["pixel_values_videos"]
+            features = process(videos=[sample["video"]], return_tensors="pt", **views)
+            inputs = features["input_codes" if "input_codes" in features else "pixel_values_videos"]
             return inputs[0] if self.views.count > 1 else inputs
         if sample.get("audio") is None:  # the track that goes with each clip of the video
             inputs = self.processor(

@@ -58,7 +58,8 @@ def embed(model: nn.Module, inputs: Tensor, modality: str = "video", space: str 
 
     Args:
         model: in the mode (`eval`) it is meant to run in.
-        inputs: (clips, frames, channels, height, width), or (clips, 1, mel, time) for sound.
+        inputs: (clips, frames, channels, height, width), integer codes (clips, frames, rows, columns), or
+            (clips, 1, mel, time) for sound.
         modality: "video" or "audio".
         space: "features" reads `pooler_output` (or the mean over the tokens of a model without one) and
             `audio_pooler_output`; "shared" calls `get_video_embeddings` and `get_audio_embeddings`, where a
@@ -69,7 +70,7 @@ def embed(model: nn.Module, inputs: Tensor, modality: str = "video", space: str 
     """
     first = next(iter(model.parameters()), None)
     if first is not None:
-        inputs = inputs.to(first.device, first.dtype)
+        inputs = inputs.to(first.device, first.dtype if inputs.is_floating_point() else None)
     if space == "shared":
         method = getattr(model, f"get_{modality}_embeddings", None)
         if method is None:
@@ -79,7 +80,7 @@ def embed(model: nn.Module, inputs: Tensor, modality: str = "video", space: str 
             )
         return method(inputs).float().cpu()
     if modality == "video":
-        outputs = model(pixel_values_videos=inputs)
+        outputs = model(**{"pixel_values_videos" if inputs.is_floating_point() else "input_codes": inputs})
         pooled = getattr(outputs, "pooler_output", None)
         if pooled is None:
             pooled = outputs.last_hidden_state.mean(dim=1)

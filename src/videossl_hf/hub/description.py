@@ -65,8 +65,13 @@ def describe_config(config: Any) -> ModelDescription:
         saved = find_class(method, architecture.removeprefix(prefix))(copy.deepcopy(config))
         features = find_class(method, "Model")(copy.deepcopy(config)).eval()
         features.set_attn_implementation("eager")  # fused attention is not counted
-        clip = torch.empty(1, config.num_frames, config.num_channels, config.image_size, config.image_size)
-        vector = features(pixel_values_videos=clip).pooler_output
+        if features.main_input_name == "input_codes":
+            clip = torch.zeros(1, *config.grid, dtype=torch.int64)
+        else:
+            clip = torch.empty(
+                1, config.num_frames, config.num_channels, config.image_size, config.image_size
+            )
+        vector = features(**{features.main_input_name: clip}).pooler_output
     is_classifier = architecture.endswith("Classification")
     return ModelDescription(
         method=method,

@@ -84,8 +84,8 @@ class LearningRateCurve:
 
     Warm-up is linear in the step: `start + (1 - start) * n / warmup`, so that step `warmup` is the first at
     full lr. With `warmup_reaches_lr` step `warmup - 1` is at full lr already.
-    After it: 1; or half a cosine that reaches `final_factor` at the end; or a product of `gamma` at each
-        milestone.
+    After it: 1; or a line or half a cosine that reaches `final_factor` at the end; or a product of `gamma`
+    at each milestone.
 
     Args:
         max_steps: length of the run.
@@ -122,11 +122,10 @@ class LearningRateCurve:
             start = schedule.warmup_start_factor
             length = max(1, self.warmup - 1) if schedule.warmup_reaches_lr else self.warmup
             return start + (1 - start) * step / length
-        if schedule.name == "cosine":
+        if schedule.name in ("cosine", "linear"):
             progress = min(1.0, (step - self.warmup) / max(1, self.max_steps - self.warmup))
-            return (
-                schedule.final_factor + (1 - schedule.final_factor) * (1 + math.cos(math.pi * progress)) / 2
-            )
+            share = 1 - progress if schedule.name == "linear" else (1 + math.cos(math.pi * progress)) / 2
+            return schedule.final_factor + (1 - schedule.final_factor) * share
         if schedule.name == "steps":
             return schedule.gamma ** bisect.bisect_right(self.milestones, step)
         return 1.0

@@ -92,18 +92,20 @@ class OptimizerRecipe:
 
 @dataclass(frozen=True)
 class ScheduleRecipe:
-    """The course of the learning rate, set before every step: linear warm-up, then constant, cosine or
-    steps.
+    """The course of the learning rate, set before every step: linear warm-up, then constant, cosine,
+    linear or steps.
     """
 
-    name: Literal["constant", "cosine", "steps"] = setting("cosine", "what follows the warm-up")
+    name: Literal["constant", "cosine", "linear", "steps"] = setting("cosine", "what follows the warm-up")
     warmup_steps: int | None = setting(None, "length of the warm-up in steps", minimum=0)
     warmup_epochs: float | None = setting(None, "or in epochs", minimum=0)
     warmup_start_factor: float = setting(0.0, "the warm-up starts at this multiple of lr", minimum=0)
     warmup_reaches_lr: bool = setting(
         False, "the last step of the warm-up is taken with lr itself; otherwise the first one after it"
     )
-    final_factor: float = setting(0.0, "cosine: multiple of lr that the last step comes down to", minimum=0)
+    final_factor: float = setting(
+        0.0, "cosine, linear: multiple of lr that the last step comes down to", minimum=0
+    )
     milestone_steps: list[int] = setting([], "steps: where lr is multiplied by gamma")  # noqa: RUF009
     milestone_epochs: list[float] = setting([], "steps: the same in epochs")  # noqa: RUF009
     gamma: float = setting(0.1, "steps: the factor", minimum=0)

@@ -147,6 +147,11 @@ class VIMPACConfig(VideoSSLConfig):
         return [[axis.strip() for axis in step.split("|")] for step in self.layout.split(",")]
 
     @property
+    def num_channels(self) -> int:
+        """Channels of a frame, before it becomes codes."""
+        return 3
+
+    @property
     def attention_size(self) -> int:
         """Width in which attention works."""
         return self.hidden_size // 2 if self.halve_att else self.hidden_size
