@@ -21,10 +21,10 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -187,23 +187,34 @@ def undamaged_frames(media: Media) -> Iterator[Any]:
         yield from (frame for frame in _try_decode(context, None)[0] if not frame.is_corrupt)
 
 
+class _Packet(NamedTuple):
+    """What the demuxer says of one packet."""
+
+    pts: int | None
+    dts: int | None
+    bytes_at: int | None
+    is_key: bool
+    is_hidden: bool
+
+
+def _note(packet: Any) -> _Packet:
+    return _Packet(packet.pts, packet.dts, packet.pos, packet.is_keyframe, packet.is_discard)
+
+
 @dataclass(frozen=True)
 class _Packets:
-    """What one pass over the packets of a stream says; lists in the order of the file."""
+    """What one pass over the packets of a stream says; in the order of the file."""
 
-    pts: list[int | None]
-    dts: list[int | None]
-    bytes_at: list[int]
-    is_key: list[bool]
-    is_hidden: list[bool]
+    pts: Sequence[int | None]
+    dts: Sequence[int | None]
+    bytes_at: Sequence[int | None]
+    is_key: Sequence[bool]
+    is_hidden: Sequence[bool]
 
-    def add(self, packet: Any) -> None:
-        """Note the next packet."""
-        self.pts.append(packet.pts)
-        self.dts.append(packet.dts)
-        self.bytes_at.append(-1 if packet.pos is None else packet.pos)
-        self.is_key.append(packet.is_keyframe)
-        self.is_hidden.append(packet.is_discard)
+    @classmethod
+    def of(cls, packets: list[_Packet]) -> _Packets:
+        """From a list of packets."""
+        return cls(*zip(*packets, strict=True)) if packets else cls((), (), (), (), ())
 
     def shown(self) -> list[int | None]:
         """Presentation times of the packets that an edit list does not hide."""
@@ -212,28 +223,26 @@ class _Packets:
 
 def _scan(media: Media) -> tuple[_Packets, Any]:
     """Read all packets of the video stream, and decode just enough of them for the first frame, or None."""
-    packets = _Packets([], [], [], [], [])
+    packets: list[_Packet] = []
     stream = _video_stream(media)
     context, first = stream.codec_context, None
     with decode_errors(media.name):
         for packet in media.packets(stream):
             if packet.is_corrupt:
-                raise DecodeError(media.name, f"it is damaged or cut off at frame {len(packets.pts)}")
-            packets.add(packet)
+                raise DecodeError(media.name, f"it is damaged or cut off at frame {len(packets)}")
+            packets.append(_note(packet))
             if first is None:
                 first = next(iter(context.decode(packet)), None)
         if first is None:
             first = next(iter(context.decode(None)), None)
     context.flush_buffers()
-    return packets, None if first is None else _checked(first, media.name)
+    return _Packets.of(packets), None if first is None else _checked(first, media.name)
 
 
 def _scan_undamaged(media: Media) -> tuple[_Packets, Any]:
     """The same of a file that may be damaged: the packets up to where it cannot be read further."""
-    packets = _Packets([], [], [], [], [])
-    for packet in _readable(media.packets(_video_stream(media))):
-        packets.add(packet)
-    return packets, next(undamaged_frames(media), None)
+    packets = [_note(packet) for packet in _readable(media.packets(_video_stream(media)))]
+    return _Packets.of(packets), next(undamaged_frames(media), None)
 
 
 def _build(media: Media) -> VideoIndex:
@@ -304,7 +313,7 @@ def _build(media: Media) -> VideoIndex:
         seekable=True,
         pts=pts,
         dts=dts,
-        bytes_at=np.array(packets.bytes_at, dtype=np.int64),
+        bytes_at=np.array([-1 if at is None else at for at in packets.bytes_at], dtype=np.int64),
         keys=np.flatnonzero(packets.is_key),
         hidden=np.array(packets.is_hidden),
         positions=shown[np.argsort(pts[shown])],
