@@ -123,7 +123,8 @@ def pretrain(recipe: Recipe, *, resume: str = "auto", console: Console | None = 
     console = console or Console()
     if not has_class(recipe.method, "ForPreTraining"):
         raise RecipeError(
-            f"{recipe.method} is supervised, it has no pre-training: give its recipe to training/finetune.py"
+            f"{recipe.method} is supervised, it has no pre-training. Its recipes are for"
+            " training/finetune.py, which is not part of this release yet"
         )
     config = recipe.make_config()
     output_dir = prepare_output_dir(recipe.training.output_dir)
