@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,31 @@ def test_the_datasets_library_alone_loads_it_too(written, tmp_path):
     loaded = hf.load_dataset(str(written), cache_dir=str(tmp_path))
     assert {split: len(part) for split, part in loaded.items()} == {"train": 12, "validation": 3, "test": 4}
     assert "transcript" in loaded["train"].column_names
+
+
+def test_the_tokenizer_beside_the_clips_knows_every_word_that_is_told(written):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(written / "tokenizer")
+    for split in ("train", "validation", "test"):
+        for caption in load_videos(str(written), split)["caption"]:
+            numbers = tokenizer(caption)["input_ids"]
+            assert tokenizer.unk_token_id not in numbers
+            assert len(numbers) == len(caption.split()) + 2
+            assert tokenizer.decode(numbers, skip_special_tokens=True) == caption
+    both = tokenizer(["Now it GROWS", "it flies away indeed"], padding=True)
+    words = both["input_ids"]
+    assert words[0][:5] == tokenizer("now it grows")["input_ids"]
+    assert words[0][0] == words[1][0] == tokenizer.cls_token_id
+    assert words[1].count(tokenizer.unk_token_id) == 3
+    assert both["attention_mask"][0] == [1, 1, 1, 1, 1, 0]
+
+
+def test_a_set_of_before_gets_its_tokenizer(written, tmp_path):
+    shutil.copytree(written, tmp_path / "set")
+    shutil.rmtree(tmp_path / "set/tokenizer")
+    write_sounding_shapes(tmp_path / "set", TINY, **QUIET)
+    assert contents(tmp_path / "set") == contents(written)
 
 
 def test_frames_and_sound_read_back_are_those_that_were_drawn(written):

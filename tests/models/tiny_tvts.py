@@ -5,20 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.normalizers import Lowercase
-from tokenizers.pre_tokenizers import Whitespace
-from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
+from videossl_hf.data.sounding_shapes.word_tokenizer import SPECIAL_TOKENS, word_tokenizer
 from videossl_hf.models.tvts.configuration_tvts import TVTSConfig
 from videossl_hf.models.tvts.processing_tvts import TVTSProcessor
 
 FRAMES, SIZE, SCRIPTS, TOKENS = 8, 32, 3, 7
 WORDS = ("it", "moves", "left", "right", "then", "and", "now", "grows", "shrinks", "up", "down", "rises")
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
-VOCABULARY = len(SPECIAL) + len(WORDS)
+VOCABULARY = len(SPECIAL_TOKENS) + len(WORDS)
 DISTILBERT = {
     "vocab_size": VOCABULARY,
     "max_position_embeddings": 16,
@@ -85,20 +80,9 @@ def make_v2_config(**overrides: Any) -> TVTSConfig:
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
     """Words to numbers, between [CLS] and [SEP]."""
-    table = {word: number for number, word in enumerate((*SPECIAL, *WORDS))}
-    tokenizer = Tokenizer(WordLevel(table, unk_token="[UNK]"))
-    tokenizer.normalizer, tokenizer.pre_tokenizer = Lowercase(), Whitespace()
-    tokenizer.post_processor = TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", table["[CLS]"]), ("[SEP]", table["[SEP]"])]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        model_max_length=12,
-    )
+    tokenizer = word_tokenizer(WORDS)
+    tokenizer.model_max_length = 12
+    return tokenizer
 
 
 def make_processor() -> TVTSProcessor:
@@ -117,7 +101,7 @@ def texts(batch: int, scripts: int = SCRIPTS) -> dict[str, torch.Tensor]:
     ids, mask = [], []
     for sample in range(batch):
         generator = torch.Generator().manual_seed(500 + sample)
-        rows = torch.randint(len(SPECIAL), VOCABULARY, (scripts, TOKENS), generator=generator)
+        rows = torch.randint(len(SPECIAL_TOKENS), VOCABULARY, (scripts, TOKENS), generator=generator)
         lengths = torch.randint(3, TOKENS + 1, (scripts, 1), generator=generator)
         places = torch.arange(TOKENS)
         rows[:, 0] = 2

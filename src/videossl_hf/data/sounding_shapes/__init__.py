@@ -6,6 +6,7 @@ from .clips import SPLITS, ClipDraws, ClipSettings, draw_clip, render_frames, re
 from .folder import SoundingShapes, write_sounding_shapes
 from .motions import CLASS_NAMES, REVERSAL
 from .transcript import VOCABULARY
+from .word_tokenizer import word_tokenizer
 
 __all__ = [
     "CLASS_NAMES",
@@ -18,5 +19,6 @@ __all__ = [
     "draw_clip",
     "render_frames",
     "render_sound",
+    "word_tokenizer",
     "write_sounding_shapes",
 ]

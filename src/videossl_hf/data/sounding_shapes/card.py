@@ -69,7 +69,8 @@ follows it.
 - The pitch follows the height of the shape, the loudness how far it is to the right, the timbre a size that
   changes. What stands still is not heard.
 - `transcript` holds the words of a spoken description with their times in seconds, `sentences` the same by
-  sentence, `caption` the whole text.
+  sentence, `caption` the whole text. The folder `tokenizer` holds a tokenizer of their words, which
+  `AutoTokenizer` loads.
 
 ```python
 from datasets import Video, load_dataset

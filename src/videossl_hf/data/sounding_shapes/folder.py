@@ -16,10 +16,12 @@ from ..parallel import map_in_processes, progress_bar
 from ..writer import write_video
 from .card import dataset_card
 from .clips import SPLITS, ClipSettings, draw_clip, render_frames, render_sound
+from .word_tokenizer import word_tokenizer
 
 __all__ = ["SoundingShapes", "write_sounding_shapes"]
 
 MANIFEST = "sounding_shapes.json"
+TOKENIZER = "tokenizer"  # the folder of it, for text towers that know the words of the transcripts
 FORMAT = 1  # changes when the same settings would give other clips
 
 
@@ -62,7 +64,7 @@ class SoundingShapes:
 def write_sounding_shapes(
     output: str | os.PathLike[str], dataset: SoundingShapes, *, processes: int = 2, show_progress: bool = True
 ) -> Path:
-    """Write DIR/{train,validation,test}/*.mp4 with metadata.jsonl, a dataset card and a manifest.
+    """Write DIR/{train,validation,test}/*.mp4 with metadata.jsonl, a tokenizer, a card and a manifest.
 
     The files are the same whatever the number of processes. A folder that already holds this very set is
     left as it is; a run that was broken off continues.
@@ -89,6 +91,10 @@ def write_sounding_shapes(
         (folder / split).mkdir(exist_ok=True)
         rows = _write_split(folder / split, dataset, split, count, processes, show_progress)
         write_atomically(metadata, "".join(json.dumps(row) + "\n" for row in rows))
+    if not (folder / TOKENIZER).exists():
+        part = folder / f".{TOKENIZER}.part"
+        word_tokenizer().save_pretrained(part)
+        part.replace(folder / TOKENIZER)
     if not (folder / "README.md").exists():
         write_atomically(folder / "README.md", dataset_card(dataset.clips, dataset.counts()))
     return folder
