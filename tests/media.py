@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -31,6 +33,21 @@ def sweep(seconds: float, sample_rate: int) -> np.ndarray:
     return (12000 * np.sin(2 * np.pi * (200 * time + 150 * time**2))).astype(np.int16)
 
 
+@contextmanager
+def kept_scheduling() -> Iterator[None]:
+    """SVT-AV1 makes the thread of a privileged user a real-time one and leaves it so: whatever the process does
+    next would starve the machine."""
+    if not hasattr(os, "sched_getscheduler"):  # not Linux
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
+
+
+@kept_scheduling()
 def write_media(
     path: Path,
     *,
