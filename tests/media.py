@@ -35,8 +35,8 @@ def sweep(seconds: float, sample_rate: int) -> np.ndarray:
 
 @contextmanager
 def kept_scheduling() -> Iterator[None]:
-    """SVT-AV1 makes the thread of a privileged user a real-time one and leaves it so: whatever the process does
-    next would starve the machine."""
+    """SVT-AV1 makes the thread of a privileged user a real-time one and leaves it so: whatever the process
+    does next would starve the machine."""
     if not hasattr(os, "sched_getscheduler"):  # not Linux
         yield
         return
