@@ -34,8 +34,9 @@ class AxisPadding(NamedTuple):
 def axis_padding(is_padding: Tensor, axis: int, dtype: torch.dtype, ignore_rows: bool) -> AxisPadding:
     """From `is_padding` `(batch, frames, rows, columns)`; `axis` is 0, 1 or 2."""
     rows = is_padding.movedim(axis + 1, -1)
-    hidden = F.pad(rows, (1, 0)).flatten(0, 2)[:, None, None]
-    scores = torch.zeros_like(hidden, dtype=dtype).masked_fill(hidden, -torch.inf)
+    scores = torch.zeros_like(rows, dtype=dtype).masked_fill(rows, -torch.inf)
+    # Padded as scores: of a padded boolean mask, torch 2.13's inductor makes C++ that does not compile.
+    scores = F.pad(scores, (1, 0)).flatten(0, 2)[:, None, None]
     if not ignore_rows:
         return AxisPadding(scores, None)
     weights = (~rows.all(-1)).to(dtype)
