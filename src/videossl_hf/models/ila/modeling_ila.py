@@ -26,6 +26,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from ...errors import ConfigurationError, InputError
 from ...nn.base import VideoSSLPreTrainedModel
+from ...nn.classification import classification_loss
 from ...nn.mlp import Mlp
 from .configuration_ila import ILAConfig
 from .fold_ila import fold_batch_norms
@@ -452,7 +453,8 @@ class ILAForVideoClassification(ILAPreTrainedModel):
             attentions=output.attentions,
         )
         if labels is not None:
-            result["ce_loss"] = self._cross_entropy(logits, labels)
+            smoothing = self.config.label_smoothing if self.training and labels.ndim == 1 else 0.0
+            result["ce_loss"] = classification_loss(logits, labels, smoothing)
             align_loss = torch.stack(output.align_losses).sum()
             if self.config.align_loss_reduction == "mean":
                 align_loss = align_loss / len(output.align_losses)
@@ -471,16 +473,6 @@ class ILAForVideoClassification(ILAPreTrainedModel):
         video = F.normalize(video, dim=-1)
         logits = self.ila.logit_scale.exp() * (text @ video[..., None]).squeeze(-1)
         return logits, video, text
-
-    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        if labels.shape not in (logits.shape[:1], logits.shape):
-            raise InputError(
-                f"labels have shape {tuple(labels.shape)}; give (batch,) classes or"
-                f" (batch, {logits.shape[1]}) probabilities"
-            )
-        smoothing = self.config.label_smoothing if self.training and labels.ndim == 1 else 0.0
-        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return F.cross_entropy(wide, labels, label_smoothing=smoothing)
 
     def train(self, mode: bool = True) -> ILAForVideoClassification:
         """Also freezes what the configuration says (loading a checkpoint would undo it)."""

@@ -27,6 +27,7 @@ from ...nn.audio_resnet import AudioResNet
 from ...nn.base import VideoSSLPreTrainedModel
 from ...nn.batch_norm import GroupedBatchNorm1d
 from ...nn.classification import classification_loss
+from ...nn.clip_input import check_clips
 from ...nn.feature_crop import counter_bits, pool_boxes
 from ...nn.outputs import VideoClassifierOutput
 from ...nn.r2plus1d import R2Plus1dStem, VideoResNet, VideoResNetStage
@@ -117,16 +118,7 @@ class STiCAVideoEncoder(nn.Module):
 
     def feature_map(self, pixel_values_videos: Tensor) -> Tensor:
         """`(batch, frames, channels, height, width)` to `(batch, hidden, frames', height', width')`."""
-        shape = tuple(pixel_values_videos.shape)
-        if len(shape) != 5 or shape[2] != self.num_channels or 0 in shape:
-            raise InputError(
-                f"pixel_values_videos has shape {shape}; give (batch, frames, {self.num_channels}, height,"
-                " width)"
-            )
-        if not pixel_values_videos.is_floating_point():
-            raise InputError(
-                f"pixel_values_videos is {pixel_values_videos.dtype}; give normalised floating point values"
-            )
+        check_clips(pixel_values_videos, self.num_channels)
         dtype = next(self.backbone.parameters()).dtype
         return self.backbone(pixel_values_videos.transpose(1, 2).to(dtype))
 

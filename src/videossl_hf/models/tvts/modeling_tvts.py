@@ -24,6 +24,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from ...errors import ConfigurationError, InputError
 from ...nn.base import VideoSSLPreTrainedModel
+from ...nn.classification import classification_loss
 from ...nn.outputs import VideoClassifierOutput
 from .configuration_tvts import TVTSConfig
 from .encoder_tvts import (
@@ -477,14 +478,7 @@ class TVTSForVideoClassification(TVTSPreTrainedModel):
         """
         output = self.tvts(pixel_values_videos=pixel_values_videos, **kwargs)
         logits = self.classifier(output.pooler_output)
-        loss = None
-        if labels is not None:
-            if labels.shape not in (logits.shape[:1], logits.shape):
-                raise InputError(
-                    f"labels have shape {tuple(labels.shape)}; give (batch,) classes or"
-                    f" (batch, {self.num_labels}) probabilities"
-                )
-            loss = F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), labels)
+        loss = None if labels is None else classification_loss(logits, labels)
         return VideoClassifierOutput(
             loss=loss,
             logits=logits,

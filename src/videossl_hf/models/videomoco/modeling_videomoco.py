@@ -23,6 +23,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from ...errors import ConfigurationError, InputError
 from ...nn.base import VideoSSLPreTrainedModel
+from ...nn.classification import classification_loss
 from ...nn.clip_input import check_clips
 from ...nn.distributed import all_reduce_sum, gather, process_count
 from ...nn.outputs import VideoClassifierOutput
@@ -507,14 +508,7 @@ class VideoMoCoForVideoClassification(VideoMoCoPreTrainedModel):
         """
         output = self.videomoco(pixel_values_videos=pixel_values_videos, **kwargs)
         logits = self.classifier(output.pooler_output.to(self.classifier.weight.dtype))
-        loss = None
-        if labels is not None:
-            if labels.shape not in (logits.shape[:1], logits.shape):
-                raise InputError(
-                    f"labels have shape {tuple(labels.shape)}; give (batch,) classes or"
-                    f" (batch, {self.num_labels}) probabilities"
-                )
-            loss = F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), labels)
+        loss = None if labels is None else classification_loss(logits, labels)
         return VideoClassifierOutput(
             loss=loss, logits=logits, pooler_output=output.pooler_output, hidden_states=output.hidden_states
         )

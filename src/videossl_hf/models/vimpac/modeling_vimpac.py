@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
@@ -22,6 +21,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from ...errors import ConfigurationError, InputError
 from ...nn.base import VideoSSLPreTrainedModel
+from ...nn.classification import classification_loss
 from ...nn.outputs import VideoClassifierOutput
 from .configuration_vimpac import AXES, VIMPACConfig
 from .layers_vimpac import (
@@ -478,15 +478,8 @@ class VIMPACForVideoClassification(VIMPACPreTrainedModel):
         )
         features = self.dropout(output.pooler_output).to(self.classifier.weight.dtype)
         logits = self.classifier(features)
-        loss = None
-        if labels is not None:
-            if labels.shape not in (logits.shape[:1], logits.shape):
-                raise InputError(
-                    f"labels have shape {tuple(labels.shape)}; give (batch,) classes or"
-                    f" (batch, {self.num_labels}) probabilities"
-                )
-            scores = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            loss = F.cross_entropy(scores, labels, label_smoothing=self.config.label_smoothing)
+        smoothing = self.config.label_smoothing
+        loss = None if labels is None else classification_loss(logits, labels, smoothing)
         return VideoClassifierOutput(
             loss=loss,
             logits=logits,
