@@ -15,8 +15,10 @@ from transformers import AutoModel, AutoModelForPreTraining, AutoProcessor
 
 from models.tiny_stica import make_config
 from videossl_hf import STiCAForPreTraining, cli
+from videossl_hf.hub.facts import method_facts, official_source
 from videossl_hf.hub.origin import read_origin
 from videossl_hf.models.stica.conversion_stica import official_state_dict
+from videossl_hf.registry import METHODS
 
 
 @pytest.fixture
@@ -86,6 +88,16 @@ def test_files_of_the_official_release_carry_its_licence(checkpoint: Path, tmp_p
     origin = read_origin(tmp_path / "converted")
     assert origin.license == "cc-by-nc-4.0"
     assert origin.source == "https://github.com/facebookresearch/GDT"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_official_files_have_a_source_and_the_licence_that_their_authors_state(method: str) -> None:
+    official = method_facts(method).official
+    for name in official.get("checkpoints", ()):
+        source = official_source(method, name)
+        assert source == {"source": official["repository"], "license": official.get("license")}
+    assert official_source(method, "of somebody else.pth") == {}
+    assert official["repository"].startswith("https://github.com/")
 
 
 @pytest.mark.parametrize("save", ["torch", "old torch", "pickle"])

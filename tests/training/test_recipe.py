@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from videossl_hf.errors import OutputError, RecipeError
+from videossl_hf.registry import METHODS
 from videossl_hf.training.recipe import Recipe, differences, load_recipe, make_recipe, save_recipe
 
 RECIPES = sorted(Path(__file__).parents[2].glob("training/recipes/*/*.yaml"))
@@ -72,7 +73,10 @@ def test_every_number_of_a_paper_recipe_names_its_source(path: Path) -> None:
         ({"model": {"hidden_size": 1}}, "hidden_size=1 is too small"),
         ({"schedule": {"warmup_steps": 1, "warmup_epochs": 1}}, "not both"),
         ({"schedule": {"milestone_steps": [1]}}, "name: steps and milestones belong together"),
-        ({"method": "toyy"}, "unknown method 'toyy': the methods are stica, toy"),
+        (
+            {"method": "toyy"},
+            f"unknown method 'toyy': the methods are {', '.join(sorted({*METHODS, 'toy'}))}",
+        ),
         ({"method": None}, "method is missing"),
         ({"optimizer": {"lr": float("nan")}}, "optimizer.lr must be number"),
     ],

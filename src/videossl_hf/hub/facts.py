@@ -57,12 +57,15 @@ def method_facts(method: str) -> MethodFacts:
     return MethodFacts(**yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
-def official_source(method: str, file_name: str) -> dict[str, str]:
-    """`source` and `license` of an official checkpoint, by its file's name; empty for any other file."""
+def official_source(method: str, file_name: str) -> dict[str, str | None]:
+    """`source` and `license` of an official checkpoint, by its file's name; empty for any other file.
+
+    The licence is None where the authors state none.
+    """
     official = method_facts(method).official
     if file_name not in official.get("checkpoints", ()):
         return {}
-    return {"source": official["repository"], "license": official["license"]}
+    return {"source": official["repository"], "license": official.get("license")}
 
 
 def planned_checkpoint(name: str) -> tuple[str, dict[str, Any]]:
