@@ -19,7 +19,6 @@ from videossl_hf.models.stica.conversion_stica import (
     key_table,
     load_official,
     official_state_dict,
-    read_checkpoint,
 )
 from videossl_hf.models.stica.modeling_stica import (
     STiCAForPreTraining,
@@ -27,6 +26,7 @@ from videossl_hf.models.stica.modeling_stica import (
     STiCAPreTrainedModel,
     STiCAVideoModel,
 )
+from videossl_hf.nn.foreign_checkpoint import read_state_dict
 
 VARIANTS = [
     {},
@@ -132,15 +132,21 @@ def test_every_way_of_wrapping_a_state_dict_is_read(name: str, wrap: Any, tmp_pa
     state = official(STiCAForPreTraining(tiny_config()))
     path = tmp_path / f"{name}.pth"
     torch.save(wrap(state), path)
-    found = read_checkpoint(path)
+    found = read_state_dict(path)
     assert found.keys() == state.keys()
     assert isinstance(convert(path, pooling_heads=2), STiCAForPreTraining)
+
+
+def test_files_from_before_archives_are_read_with_their_settings(tmp_path: Path) -> None:
+    content = {"model": {"weight": torch.arange(3.0)}, "args": argparse.Namespace(lr=0.1)}
+    torch.save(content, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    assert torch.equal(read_state_dict(tmp_path / "old.pth")["weight"], torch.arange(3.0))
 
 
 def test_safetensors_files_are_read(tmp_path: Path) -> None:
     state = official(STiCAForPreTraining(tiny_config()))
     save_file({key: value.contiguous() for key, value in state.items()}, tmp_path / "weights.safetensors")
-    assert read_checkpoint(tmp_path / "weights.safetensors").keys() == state.keys()
+    assert read_state_dict(tmp_path / "weights.safetensors").keys() == state.keys()
 
 
 class Surprise:
@@ -165,7 +171,7 @@ def test_files_that_hold_no_weights_are_refused_and_never_run(kind: str, tmp_pat
     else:
         torch.save({"state_dict": {"a": [1, 2]}}, path)
     with pytest.raises(CheckpointError, match=r"file\.pth"):
-        read_checkpoint(path)
+        read_state_dict(path)
     assert not target.exists()
 
 

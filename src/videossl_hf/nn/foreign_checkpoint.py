@@ -21,6 +21,7 @@ __all__ = ["read_state_dict"]
 _MAPPINGS = (
     "yacs.config.CfgNode",
 )  # settings that are filled like a dictionary; the unpickler wants a plain one
+_NAMESPACE = "argparse.Namespace"  # settings, in many official files
 _WRAPPERS = ("state_dict", "model", "module")
 
 
@@ -80,9 +81,11 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
 
 def _load_pickle(path: Path) -> Any:
-    stubs: list[Any] = []
-    if zipfile.is_zipfile(path):
-        for name in torch.serialization.get_unsafe_globals_in_checkpoint(path):
-            stubs.append((OrderedDict if name in _MAPPINGS else type("Inert", (_Inert,), {}), name))
+    names = {_NAMESPACE}
+    if zipfile.is_zipfile(path):  # of older files torch does not tell what they name
+        names |= set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    stubs: list[Any] = [
+        (OrderedDict if name in _MAPPINGS else type("Inert", (_Inert,), {}), name) for name in sorted(names)
+    ]
     with torch.serialization.safe_globals(stubs):
         return torch.load(path, map_location="cpu", weights_only=True)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError
 
-__all__ = ["count_layers", "load_exactly", "rename_strictly", "shape_of"]
+__all__ = ["check_keys", "count_layers", "load_exactly", "rename_strictly", "shape_of"]
 
 
 def rename_strictly(
@@ -26,14 +26,20 @@ def rename_strictly(
     """
     patterns = list(dropped)
     kept = {key for key in state if not any(re.fullmatch(pattern, key) for pattern in patterns)}
+    check_keys(kept, table)
+    return {table[key]: state[key] for key in sorted(kept)}
+
+
+def check_keys(found: Iterable[str], expected: Iterable[str], optional: Iterable[str] = ()) -> None:
+    """Raise CheckpointError unless the keys found are those expected; of these, `optional` ones may lack."""
+    found, expected = set(found), set(expected)
     problems = [
         f"{what}: {', '.join(sorted(keys)[:6])}{' ...' if len(keys) > 6 else ''}"
-        for what, keys in (("missing", table.keys() - kept), ("not known", kept - table.keys()))
+        for what, keys in (("missing", expected - found - set(optional)), ("not known", found - expected))
         if keys
     ]
     if problems:
         raise CheckpointError(f"the checkpoint does not fit the configuration; {'; '.join(problems)}")
-    return {table[key]: state[key] for key in sorted(kept)}
 
 
 def load_exactly(model: nn.Module, state: Mapping[str, Tensor], new: Collection[str] = ()) -> None:
@@ -61,11 +67,14 @@ def load_exactly(model: nn.Module, state: Mapping[str, Tensor], new: Collection[
         raise CheckpointError(f"the key table lacks {', '.join(left)}; please report this")
 
 
-def shape_of(state: Mapping[str, Tensor], key: str) -> tuple[int, ...]:
-    """Shape of a weight that must be there."""
+def shape_of(state: Mapping[str, Tensor], key: str, dimensions: int | None = None) -> tuple[int, ...]:
+    """Shape of a weight that must be there, and where `dimensions` are given have so many."""
     if key not in state:
         raise CheckpointError(f"the checkpoint does not fit; missing: {key}")
-    return tuple(state[key].shape)
+    shape = tuple(state[key].shape)
+    if dimensions not in (None, len(shape)):
+        raise CheckpointError(f"the checkpoint does not fit; {key} is {shape}, expected {dimensions} axes")
+    return shape
 
 
 def count_layers(keys: Iterable[str], pattern: str) -> int:

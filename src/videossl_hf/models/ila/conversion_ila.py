@@ -8,7 +8,6 @@ a checkpoint's keys must be exactly those of the table. transformers' CLIP model
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from ...errors import CheckpointError
 from ...nn.foreign_checkpoint import read_state_dict
+from ...nn.official_weights import check_keys, count_layers, load_exactly, shape_of
 from .configuration_ila import ILAConfig
 from .modeling_ila import ILAForVideoClassification
 
@@ -187,22 +187,24 @@ def infer_config(state: Mapping[str, Tensor], **overrides: Any) -> ILAConfig:
             "the blocks have no temporal_skip_fc: they are not those of the released code, which adds the"
             " aligned features to the blocks' input"
         )
-    width, channels, patch, _ = _shape(state, "visual.conv1.weight", 4)
-    side = round((_shape(state, "visual.positional_embedding", 2)[0] - 1) ** 0.5)
+    width, channels, patch, _ = shape_of(state, "visual.conv1.weight", 4)
+    side = round((shape_of(state, "visual.positional_embedding", 2)[0] - 1) ** 0.5)
     interactive = f"{_VISUAL}0.message_attn.interactive_block."
     is_depthwise = f"{interactive}0.depthwise_conv.0.weight" in state
     settings: dict[str, Any] = {
         "head": "text" if has_text else "linear",
         "interactive_block": "depthwise" if is_depthwise else "dense",
-        "num_frames": _shape(state, "mit.positional_embedding", 3)[1],
-        "projection_dim": _shape(state, "visual.proj", 2)[1],
-        "mit_num_layers": _count(state, r"mit\.resblocks\.(\d+)\."),
-        "align_hidden": _shape(state, f"{interactive}{'1' if is_depthwise else '3'}.weight", 4)[0],
+        "num_frames": shape_of(state, "mit.positional_embedding", 3)[1],
+        "projection_dim": shape_of(state, "visual.proj", 2)[1],
+        "mit_num_layers": count_layers(state, r"mit\.resblocks\.(\d+)\."),
+        "align_hidden": shape_of(state, f"{interactive}{'1' if is_depthwise else '3'}.weight", 4)[0],
     }
     vision = {
         "hidden_size": width,
-        "intermediate_size": _shape(state, f"{_VISUAL}0.mlp.c_fc.weight", 2)[0],
-        "num_hidden_layers": _count(state, r"visual\.transformer\.resblocks\.(\d+)\.attn\.in_proj_weight"),
+        "intermediate_size": shape_of(state, f"{_VISUAL}0.mlp.c_fc.weight", 2)[0],
+        "num_hidden_layers": count_layers(
+            state, r"visual\.transformer\.resblocks\.(\d+)\.attn\.in_proj_weight"
+        ),
         "num_attention_heads": max(1, width // 64),
         "num_channels": channels,
         "patch_size": patch,
@@ -210,34 +212,22 @@ def infer_config(state: Mapping[str, Tensor], **overrides: Any) -> ILAConfig:
     }
     text: dict[str, Any] = {}
     if has_text:
-        settings["prompt_layers"] = _count(state, r"prompts_generator\.decoder\.(\d+)\.")
-        vocabulary, text_width = _shape(state, "token_embedding.weight", 2)
+        settings["prompt_layers"] = count_layers(state, r"prompts_generator\.decoder\.(\d+)\.")
+        vocabulary, text_width = shape_of(state, "token_embedding.weight", 2)
         text = {
             "vocab_size": vocabulary,
             "hidden_size": text_width,
-            "intermediate_size": _shape(state, "transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
-            "num_hidden_layers": _count(state, r"transformer\.resblocks\.(\d+)\."),
+            "intermediate_size": shape_of(state, "transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
+            "num_hidden_layers": count_layers(state, r"transformer\.resblocks\.(\d+)\."),
             "num_attention_heads": max(1, text_width // 64),
-            "max_position_embeddings": _shape(state, "positional_embedding", 2)[0],
+            "max_position_embeddings": shape_of(state, "positional_embedding", 2)[0],
         }
     elif "id2label" not in overrides:
-        settings["num_labels"] = _shape(state, "mit.classify_head.2.weight", 2)[0]
+        settings["num_labels"] = shape_of(state, "mit.classify_head.2.weight", 2)[0]
     overrides = dict(overrides)
     settings["vision_config"] = vision | overrides.pop("vision_config", {})
     settings["text_config"] = text | overrides.pop("text_config", {})
     return ILAConfig(**(settings | overrides))
-
-
-def _shape(state: Mapping[str, Tensor], key: str, dimensions: int) -> tuple[int, ...]:
-    if key not in state or state[key].ndim != dimensions:
-        raise CheckpointError(f"the checkpoint does not fit; missing, or of another shape: {key}")
-    return tuple(state[key].shape)
-
-
-def _count(state: Mapping[str, Tensor], pattern: str) -> int:
-    """One more than the largest number that the pattern's group finds in the keys; 0 if none."""
-    found = (re.match(pattern, key) for key in state)
-    return max((int(match[1]) + 1 for match in found if match), default=0)
 
 
 def convert_state_dict(state: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]:
@@ -246,16 +236,7 @@ def convert_state_dict(state: Mapping[str, Tensor], table: Table) -> dict[str, T
     Raises:
         CheckpointError: a key is missing, or not in the table.
     """
-    problems = [
-        f"{what}: {', '.join(sorted(keys)[:6])}{' ...' if len(keys) > 6 else ''}"
-        for what, keys in (
-            ("missing", table.keys() - state.keys()),
-            ("not known", state.keys() - table.keys()),
-        )
-        if keys
-    ]
-    if problems:
-        raise CheckpointError(f"the checkpoint does not fit the configuration; {'; '.join(problems)}")
+    check_keys(state, table)
     converted: dict[str, Tensor] = {}
     for official, entry in table.items():
         value = _FORMS[entry.form][0](state[official])
@@ -301,20 +282,7 @@ def load_official(state: Mapping[str, Tensor], config: ILAConfig | None = None) 
     """
     config = infer_config(state) if config is None else config
     model = ILAForVideoClassification(config)
-    converted = convert_state_dict(state, key_table(config))
-    own = model.state_dict()
-    wrong = [
-        f"{key} is {tuple(value.shape)}, expected {tuple(own[key].shape)}"
-        for key, value in converted.items()
-        if own[key].shape != value.shape
-    ]
-    if wrong:
-        raise CheckpointError(
-            f"the checkpoint does not fit the configuration; other shapes: {'; '.join(wrong[:6])}"
-        )
-    missing, _ = model.load_state_dict(converted, strict=False)
-    if missing != ["ila.disturbance"]:
-        raise CheckpointError(f"the key table lacks {', '.join(missing)}; please report this")
+    load_exactly(model, convert_state_dict(state, key_table(config)), new=["ila.disturbance"])
     return model.eval()
 
 

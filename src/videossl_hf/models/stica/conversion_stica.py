@@ -7,19 +7,16 @@ table, apart from an explicit list of keys that are dropped.
 
 from __future__ import annotations
 
-import argparse
-import pickle
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ...errors import CheckpointError
+from ...nn.foreign_checkpoint import read_state_dict
+from ...nn.official_weights import count_layers, load_exactly, rename_strictly, shape_of
 from .configuration_stica import BACKBONE_DEPTHS, STiCAConfig
 from .modeling_stica import (
     STiCAForPreTraining,
@@ -40,41 +37,6 @@ DROPPED = {
 
 _BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
 _LINEAR = ("weight", "bias")
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """Weights of an official file, without executing anything in it.
-
-    Takes `{"state_dict": ...}` and `{"model": ..., "args": Namespace}` wrappers, bare state dicts and
-    safetensors files; the prefix `module.` of distributed training is removed.
-
-    Raises:
-        CheckpointError: the file is damaged, holds code, or holds no state dict.
-    """
-    path = Path(path)
-    try:
-        if path.suffix == ".safetensors":
-            content: Any = load_file(path)
-        else:
-            with torch.serialization.safe_globals([argparse.Namespace]):
-                content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, SafetensorError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise CheckpointError(
-            f"cannot read {path}: {reason}. The file is damaged, or holds more than weights"
-        ) from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    if (
-        not isinstance(content, Mapping)
-        or not content
-        or not all(isinstance(v, Tensor) for v in content.values())
-    ):
-        raise CheckpointError(f"{path} holds no state dict; give the file that the official code saved")
-    return {key.removeprefix("module."): value for key, value in content.items()}
 
 
 def key_table(config: STiCAConfig, kind: str) -> dict[str, str]:
@@ -196,25 +158,27 @@ def infer_config(state: Mapping[str, Tensor], **overrides: Any) -> STiCAConfig:
     pooling = {"pretraining": "video_pooling.2.", "classification": "pooling_arch.2.", "torchvision": "-"}[
         kind
     ]
-    settings: dict[str, Any] = {"pooling_layers": _count(state, rf"{re.escape(pooling)}transformer\.(\d+)\.")}
+    settings: dict[str, Any] = {
+        "pooling_layers": count_layers(state, rf"{re.escape(pooling)}transformer\.(\d+)\.")
+    }
     settings["video_widths"], settings["video_depths"] = _stages(state, video, "conv2.0.3.weight")
-    settings["video_stem_width"], settings["num_channels"] = _shape(state, f"{video}stem.0.weight")[:2]
+    settings["video_stem_width"], settings["num_channels"] = shape_of(state, f"{video}stem.0.weight")[:2]
     for name, depths in BACKBONE_DEPTHS.items():
         if tuple(settings["video_depths"]) == depths:
             settings["backbone"] = name
     if settings["pooling_layers"]:
         first = f"{pooling}transformer.0."
-        settings["pooling_ffn"] = _rows(state, f"{first}ffn.lin1.weight")
+        settings["pooling_ffn"] = shape_of(state, f"{first}ffn.lin1.weight")[0]
         settings["pooling_full_qkv"] = f"{first}mha.v_lin.weight" in state
         settings["pooling_position"] = f"{pooling}pos_embs.0.weight" in state
         if settings["pooling_position"]:
-            settings["pooling_position_size"] = _rows(state, f"{pooling}pos_embs.0.weight")
+            settings["pooling_position_size"] = shape_of(state, f"{pooling}pos_embs.0.weight")[0]
     if kind == "pretraining":
         settings["audio_widths"], settings["audio_depths"] = _stages(
             state, "audio_network.base.", "conv2.weight"
         )
-        settings["projection_hidden"] = _rows(state, "mlp_v.block_forward.2.weight")
-        settings["projection_dim"] = _rows(state, "mlp_v.block_forward.8.weight")
+        settings["projection_hidden"] = shape_of(state, "mlp_v.block_forward.2.weight")[0]
+        settings["projection_dim"] = shape_of(state, "mlp_v.block_forward.8.weight")[0]
         if not any(key.startswith("video_pooling.") for key in state):
             settings |= {"objective": "gdt", "num_frames": 30, "audio_seconds": 1.0, "num_mel_bins": 40}
     else:
@@ -223,35 +187,19 @@ def infer_config(state: Mapping[str, Tensor], **overrides: Any) -> STiCAConfig:
         settings["classifier_batch_norm"] = "classifier.0.running_mean" in state
         settings["num_frames"], settings["image_size"] = 32, 128
         classifier = "classifier.1.bias" if settings["classifier_batch_norm"] else "classifier.bias"
-        settings["num_labels"] = _rows(state, classifier)
+        settings["num_labels"] = shape_of(state, classifier)[0]
         if settings["pooling_layers"]:
             settings["pooling_tokens"] = 8
     return STiCAConfig(**(settings | overrides))
 
 
-def _shape(state: Mapping[str, Tensor], key: str) -> tuple[int, ...]:
-    if key not in state:
-        raise CheckpointError(f"the checkpoint does not fit; missing: {key}")
-    return tuple(state[key].shape)
-
-
-def _rows(state: Mapping[str, Tensor], key: str) -> int:
-    return _shape(state, key)[0]
-
-
-def _count(state: Mapping[str, Tensor], pattern: str) -> int:
-    """One more than the largest number that the pattern's group finds in the keys; 0 if none."""
-    found = (re.match(pattern, key) for key in state)
-    return max((int(match[1]) + 1 for match in found if match), default=0)
-
-
 def _stages(state: Mapping[str, Tensor], prefix: str, last: str) -> tuple[list[int], list[int]]:
     """Widths and depths of a ResNet."""
     depths = [
-        _count(state, rf"{re.escape(prefix)}layer{stage}\.(\d+)\.")
-        for stage in range(1, 1 + _count(state, rf"{re.escape(prefix)}layer(\d+)\.") - 1)
+        count_layers(state, rf"{re.escape(prefix)}layer{stage}\.(\d+)\.")
+        for stage in range(1, 1 + count_layers(state, rf"{re.escape(prefix)}layer(\d+)\.") - 1)
     ]
-    widths = [_rows(state, f"{prefix}layer{stage}.0.{last}") for stage in range(1, len(depths) + 1)]
+    widths = [shape_of(state, f"{prefix}layer{stage}.0.{last}")[0] for stage in range(1, len(depths) + 1)]
     return widths, depths
 
 
@@ -261,16 +209,7 @@ def convert_state_dict(state: Mapping[str, Tensor], config: STiCAConfig) -> dict
     Raises:
         CheckpointError: a key is missing, or neither in the key table nor in the drop list.
     """
-    table = key_table(config, checkpoint_kind(state))
-    kept = {key for key in state if not any(re.fullmatch(pattern, key) for pattern in DROPPED.values())}
-    problems = [
-        f"{what}: {', '.join(sorted(keys)[:6])}{' ...' if len(keys) > 6 else ''}"
-        for what, keys in (("missing", table.keys() - kept), ("not known", kept - table.keys()))
-        if keys
-    ]
-    if problems:
-        raise CheckpointError(f"the checkpoint does not fit the configuration; {'; '.join(problems)}")
-    return {table[key]: state[key] for key in sorted(kept)}
+    return rename_strictly(state, key_table(config, checkpoint_kind(state)), DROPPED.values())
 
 
 def official_state_dict(model: STiCAPreTrainedModel) -> dict[str, Tensor]:
@@ -285,7 +224,7 @@ def load_official(state: Mapping[str, Tensor], config: STiCAConfig | None = None
     """A model of ours with official weights, in evaluation mode.
 
     Args:
-        state: official weights, as `read_checkpoint` gives them.
+        state: official weights, as `read_state_dict` gives them.
         config: read off the weights by default.
 
     Returns:
@@ -301,21 +240,8 @@ def load_official(state: Mapping[str, Tensor], config: STiCAConfig | None = None
         "torchvision": STiCAVideoModel,
     }
     model = classes[checkpoint_kind(state)](config)
-    converted = convert_state_dict(state, config)
-    own = model.state_dict()
-    wrong = [
-        f"{key} is {tuple(value.shape)}, expected {tuple(own[key].shape)}"
-        for key, value in converted.items()
-        if own[key].shape != value.shape
-    ]
-    if wrong:
-        raise CheckpointError(
-            f"the checkpoint does not fit the configuration; other shapes: {'; '.join(wrong[:6])}"
-        )
-    missing, _ = model.load_state_dict(converted, strict=False)
-    left = [key for key in missing if not key.endswith(("num_batches_tracked", "crop_step"))]
-    if left:
-        raise CheckpointError(f"the key table lacks {', '.join(left)}; please report this")
+    new = [key for key in model.state_dict() if key.endswith(("num_batches_tracked", "crop_step"))]
+    load_exactly(model, convert_state_dict(state, config), new)
     return model.eval()
 
 
@@ -326,7 +252,7 @@ def convert(path: str | Path, **overrides: Any) -> STiCAPreTrainedModel:
         path: a file that the official code, or torchvision, saved.
         overrides: fields of the configuration that the weights do not tell, such as `pooling_heads`.
     """
-    state = read_checkpoint(path)
+    state = read_state_dict(path)
     return load_official(state, infer_config(state, **overrides))
 
 
@@ -338,5 +264,4 @@ __all__ = [
     "key_table",
     "load_official",
     "official_state_dict",
-    "read_checkpoint",
 ]

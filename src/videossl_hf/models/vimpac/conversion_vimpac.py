@@ -8,18 +8,17 @@ mlm_head, cls_head) or of a fine-tuned one (backbone, cls_fc). Nothing in a file
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ...errors import CheckpointError
+from ...nn.foreign_checkpoint import read_state_dict
+from ...nn.official_weights import check_keys, count_layers, load_exactly, shape_of
 from .configuration_dvae import STRIDE
 from .configuration_vimpac import EXTRA_CODES, VIMPACConfig
 from .modeling_vimpac import (
@@ -52,32 +51,6 @@ _CLASSES: dict[str, type[VIMPACPreTrainedModel]] = {
 _QKV = ("query", "key", "value")
 _LINEAR = ("weight", "bias")
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """Weights of an official file (or a safetensors file), without executing anything in it.
-
-    Raises:
-        CheckpointError: the file is damaged, holds code, or holds no state dict.
-    """
-    path = Path(path)
-    try:
-        if path.suffix == ".safetensors":
-            content: Any = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, SafetensorError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise CheckpointError(
-            f"cannot read {path}: {reason}. The file is damaged, or holds more than weights"
-        ) from error
-    if not isinstance(content, Mapping) or not content:
-        raise CheckpointError(f"{path} holds no state dict; give the classifier.pt of a snapshot")
-    if not all(isinstance(value, Tensor) for value in content.values()):
-        raise CheckpointError(f"{path} holds more than tensors; give the classifier.pt of a snapshot")
-    return {key.removeprefix("module."): value for key, value in content.items()}
 
 
 def checkpoint_kind(keys: Iterable[str]) -> str:
@@ -177,21 +150,21 @@ def infer_config(state: Mapping[str, Tensor], **overrides: Any) -> VIMPACConfig:
         overrides: fields of the configuration to set, such as `num_attention_heads` or `layout`.
     """
     kind = checkpoint_kind(state)
-    vocab_size, hidden_size = _shape(state, "backbone.embedding.weight")
+    vocab_size, hidden_size = shape_of(state, "backbone.embedding.weight")
     blocks = "backbone.transformer.resblocks."
     first = f"{blocks}0.attention_blocks."
     settings: dict[str, Any] = {
         "vocab_size": vocab_size,
         "num_codes": vocab_size - EXTRA_CODES,
         "hidden_size": hidden_size,
-        "num_hidden_layers": _count(state, rf"{re.escape(blocks)}(\d+)\."),
+        "num_hidden_layers": count_layers(state, rf"{re.escape(blocks)}(\d+)\."),
         "num_attention_heads": max(1, hidden_size // 64),
-        "halve_mlp": _shape(state, f"{blocks}0.mlp.c_fc.weight")[0] == 2 * hidden_size,
+        "halve_mlp": shape_of(state, f"{blocks}0.mlp.c_fc.weight")[0] == 2 * hidden_size,
         "pre_norm": f"{first}0.dense.weight" in state,
     }
     steps = [
-        _count(state, rf"{re.escape(first)}{step}\.attentions\.(\d+)\.")
-        for step in range(_count(state, rf"{re.escape(first)}(\d+)\."))
+        count_layers(state, rf"{re.escape(first)}{step}\.attentions\.(\d+)\.")
+        for step in range(count_layers(state, rf"{re.escape(first)}(\d+)\."))
     ]
     if steps == [1, 1, 1]:
         settings["layout"] = "T,H,W"
@@ -199,30 +172,30 @@ def infer_config(state: Mapping[str, Tensor], **overrides: Any) -> VIMPACConfig:
         settings["layout"] = "T,H"
     else:
         settings["layout"] = ",".join({1: "T", 2: "H|W", 3: "T|H|W"}.get(axes, "?") for axes in steps)
-    rows = _shape(state, f"{first}0.attentions.0.attention.query.weight")[0]
+    rows = shape_of(state, f"{first}0.attentions.0.attention.query.weight")[0]
     settings["halve_att"] = 2 * rows * steps[0] == hidden_size
     settings |= _grid_settings(state)
     if kind == "pretraining":
         settings |= _head_settings(state)
     if kind == "classification":
-        settings["num_labels"] = _shape(state, "cls_fc.bias")[0]
+        settings["num_labels"] = shape_of(state, "cls_fc.bias")[0]
     return VIMPACConfig(**(settings | overrides))
 
 
 def _grid_settings(state: Mapping[str, Tensor]) -> dict[str, Any]:
     prefix = "backbone.positional_embedding."
     if f"{prefix}height_pos_embedding" in state:
-        size = [_shape(state, f"{prefix}{axis}_pos_embedding")[0] for axis in ("height", "width")]
+        size = [shape_of(state, f"{prefix}{axis}_pos_embedding")[0] for axis in ("height", "width")]
         sides = [STRIDE * entries for entries in size]
-        frames = _shape(state, f"{prefix}temporal_pos_embedding")[0]
+        frames = shape_of(state, f"{prefix}temporal_pos_embedding")[0]
         return {
             "positions": "axial",
             "num_frames": frames,
             "image_size": sides[0] if sides[0] == sides[1] else sides,
         }
     if f"{prefix}spatial_pos_embedding" in state:
-        places = _shape(state, f"{prefix}spatial_pos_embedding")[0]
-        frames = _shape(state, f"{prefix}temporal_pos_embedding")[0]
+        places = shape_of(state, f"{prefix}spatial_pos_embedding")[0]
+        frames = shape_of(state, f"{prefix}temporal_pos_embedding")[0]
         return {"positions": "space_time", "num_frames": frames, "image_size": STRIDE * round(places**0.5)}
     return {"positions": "joint"}
 
@@ -234,26 +207,14 @@ def _head_settings(state: Mapping[str, Tensor]) -> dict[str, Any]:
         "contrastive_weight": float(f"{head}linear_0.weight" in state),
     }
     if settings["contrastive_weight"]:
-        layers = _count(state, rf"{re.escape(head)}linear_(\d+)\.")
+        layers = count_layers(state, rf"{re.escape(head)}linear_(\d+)\.")
         settings["projection_layers"] = layers
-        settings["projection_dim"] = _shape(state, f"{head}linear_{layers - 1}.weight")[0]
+        settings["projection_dim"] = shape_of(state, f"{head}linear_{layers - 1}.weight")[0]
         if layers > 1:
-            settings["projection_hidden"] = _shape(state, f"{head}linear_0.weight")[0]
+            settings["projection_hidden"] = shape_of(state, f"{head}linear_0.weight")[0]
             settings["projection_norm"] = "layer" if f"{head}ln_0.weight" in state else "batch"
         settings["projection_final_norm"] = f"{head}bn_{layers - 1}.weight" in state
     return settings
-
-
-def _shape(state: Mapping[str, Tensor], key: str) -> tuple[int, ...]:
-    if key not in state:
-        raise CheckpointError(f"the checkpoint does not fit; missing: {key}")
-    return tuple(state[key].shape)
-
-
-def _count(state: Mapping[str, Tensor], pattern: str) -> int:
-    """One more than the largest number that the pattern's group finds in the keys; 0 if none."""
-    found = (re.match(pattern, key) for key in state)
-    return max((int(match[1]) + 1 for match in found if match), default=0)
 
 
 def convert_state_dict(state: Mapping[str, Tensor], config: VIMPACConfig) -> dict[str, Tensor]:
@@ -270,13 +231,7 @@ def convert_state_dict(state: Mapping[str, Tensor], config: VIMPACConfig) -> dic
     table = key_table(config, kind)
     kept = {key for key in state if key not in TIED and key != _JOINT}
     counters = {key for key in table if key.endswith("num_batches_tracked")}
-    problems = [
-        f"{what}: {', '.join(sorted(keys)[:6])}{' ...' if len(keys) > 6 else ''}"
-        for what, keys in (("missing", table.keys() - kept - counters), ("not known", kept - table.keys()))
-        if keys
-    ]
-    if problems:
-        raise CheckpointError(f"the checkpoint does not fit the configuration; {'; '.join(problems)}")
+    check_keys(kept, table, optional=counters)
     pieces: dict[str, list[tuple[int, Tensor]]] = {}
     for official, (ours, rows) in table.items():
         if official in kept:
@@ -289,7 +244,7 @@ def convert_state_dict(state: Mapping[str, Tensor], config: VIMPACConfig) -> dic
     }
     if config.positions == "joint":
         prefix = f"{'' if kind == 'backbone' else 'vimpac.'}embeddings.positions."
-        _shape(state, _JOINT)
+        shape_of(state, _JOINT)
         converted |= {f"{prefix}cls": state[_JOINT][:1], f"{prefix}joint": state[_JOINT][1:]}
     return converted
 
@@ -313,7 +268,7 @@ def load_official(state: Mapping[str, Tensor], config: VIMPACConfig | None = Non
     """A model of ours with official weights, in evaluation mode.
 
     Args:
-        state: official weights, as `read_checkpoint` gives them.
+        state: official weights, as `read_state_dict` gives them.
         config: read off the weights by default.
 
     Returns:
@@ -324,21 +279,8 @@ def load_official(state: Mapping[str, Tensor], config: VIMPACConfig | None = Non
     """
     config = infer_config(state) if config is None else config
     model = _CLASSES[checkpoint_kind(state)](config)
-    converted = convert_state_dict(state, config)
-    own = model.state_dict()
-    wrong = [
-        f"{key} is {tuple(value.shape)}, expected {tuple(own[key].shape)}"
-        for key, value in converted.items()
-        if own[key].shape != value.shape
-    ]
-    if wrong:
-        raise CheckpointError(
-            f"the checkpoint does not fit the configuration; other shapes: {'; '.join(wrong[:6])}"
-        )
-    missing, _ = model.load_state_dict(converted, strict=False)
-    left = [key for key in missing if not key.endswith("num_batches_tracked")]
-    if left:
-        raise CheckpointError(f"the key table lacks {', '.join(left)}; please report this")
+    new = [key for key in model.state_dict() if key.endswith("num_batches_tracked")]
+    load_exactly(model, convert_state_dict(state, config), new)
     return model.eval()
 
 
@@ -349,7 +291,7 @@ def convert(path: str | Path, **overrides: Any) -> VIMPACPreTrainedModel:
         path: `classifier.pt` of a snapshot of the official code.
         overrides: fields of the configuration that the weights do not tell, such as `num_attention_heads`.
     """
-    state = read_checkpoint(path)
+    state = read_state_dict(path)
     return load_official(state, infer_config(state, **overrides))
 
 
@@ -361,5 +303,4 @@ __all__ = [
     "key_table",
     "load_official",
     "official_state_dict",
-    "read_checkpoint",
 ]
