@@ -18,6 +18,7 @@ METHODS: dict[str, str] = {
     "stica": "STiCA",
     "videomoco": "VideoMoCo",
     "vimpac": "VIMPAC",
+    "tvts": "TVTS",
     "ila": "ILA",
 }
 """Folder under `models/` -> prefix of its class names (the same name in the paper's spelling)."""

@@ -55,6 +55,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(
             "training.max_steps": STEPS, "training.save_steps": SAVE_STEPS, "training.logging_steps": 1,
             "training.seed": seed, "training.device": "cpu", "evaluation.knn_every": 3,
             "evaluation.knn_k": 3, **SHORTENED.get(method, {}),
+            **({"processor.tokenizer": clips / "tokenizer"} if method == "tvts" else {}),
             **({"processor.tokenizer_model": tmp_path / "tokenizer"} if method == "vimpac" else {}),
         }  # fmt: skip
         options = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
