@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from videossl_hf.data.augment import ClipAugmentation, ClipDraw, augment_clips, draw_clip
+from videossl_hf.data.augment import ClipAugmentation, augment_clips, draw_clip
+from videossl_hf.data.clip_draw import ClipDraw
 from videossl_hf.data.colour import adjust_brightness, adjust_contrast, adjust_saturation, gaussian_blur
 from videossl_hf.data.official_draws import draw_official_box, draw_official_clip
 from videossl_hf.data.seeds import mix_seeds, seeded_generator

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from videossl_hf.data.augment import ClipDraw
+from videossl_hf.data.clip_draw import ClipDraw
 from videossl_hf.data.colour import luminance, shift_brightness
 from videossl_hf.data.hsv import hsv_to_rgb, rgb_to_hsv, scale_saturation, shift_hue
 from videossl_hf.data.recolour import SHIFTED_COLOURS, blended_colours, recolour_clips

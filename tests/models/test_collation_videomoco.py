@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from media import write_media
-from videossl_hf.data.augment import ClipDraw
+from videossl_hf.data.clip_draw import ClipDraw
 from videossl_hf.data.datasets import SeededDataset, SeededStream
 from videossl_hf.data.ledger import read_ledger
 from videossl_hf.data.loading import SampleLoader

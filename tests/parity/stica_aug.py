@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from videossl_hf.data.augment import ClipAugmentation, ClipDraw, augment_clips, normalize_clips
+from videossl_hf.data.augment import ClipAugmentation, augment_clips, normalize_clips
+from videossl_hf.data.clip_draw import ClipDraw
 from videossl_hf.data.colour import (
     SWAPPED_LUMA,
     adjust_brightness,

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from parity.goldens import Golden, assert_close
-from videossl_hf.data.augment import ClipDraw, augment_clips
+from videossl_hf.data.augment import augment_clips
+from videossl_hf.data.clip_draw import ClipDraw
 from videossl_hf.data.transcripts.alignment import align_words
 from videossl_hf.data.transcripts.cleaning import clean_words
 from videossl_hf.data.transcripts.readers import parse_transcript, subtitle_words, written_words

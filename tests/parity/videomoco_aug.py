@@ -7,7 +7,8 @@ from collections.abc import Callable
 from torch import Tensor
 
 from parity.goldens import Golden, assert_close
-from videossl_hf.data.augment import ClipDraw, crop_clips, normalize_clips
+from videossl_hf.data.augment import crop_clips, normalize_clips
+from videossl_hf.data.clip_draw import ClipDraw
 from videossl_hf.data.recolour import SHIFTED_COLOURS, recolour_clips
 from videossl_hf.models.videomoco.collation_videomoco import GRAY_FIRST, JITTER_FIRST
 from videossl_hf.models.videomoco.processing_videomoco import VideoMoCoVideoProcessor

@@ -18,6 +18,7 @@ from dataclasses import dataclass, fields
 import torch
 
 from ..errors import ConfigurationError, InputError
+from .clip_draw import ClipDraw
 from .colour import RGB_LUMA, SWAPPED_LUMA
 from .recolour import recolour_clips
 from .spatial_crop import (
@@ -32,7 +33,6 @@ from .spatial_crop import (
 __all__ = [
     "LEGACY_BLUR_SIGMA",
     "ClipAugmentation",
-    "ClipDraw",
     "augment_clips",
     "crop_clips",
     "draw_box",
@@ -99,23 +99,6 @@ class ClipAugmentation:
                 raise ConfigurationError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         if self.blur_kernel < 1 or self.blur_kernel % 2 == 0:
             raise ConfigurationError(f"blur_kernel must be odd and positive, got {self.blur_kernel}")
-
-
-@dataclass(frozen=True)
-class ClipDraw:
-    """What happens to one clip. The defaults change nothing but the size."""
-
-    box: Box
-    """(top, left, height, width), in pixels of the frame after `resize`."""
-    resize: tuple[int, int] | None = None
-    """(height, width) that the frame is scaled to before it is cut; None keeps it."""
-    flip: bool = False
-    jitter: tuple[tuple[str, float], ...] = ()
-    """(name, factor) in the order of application; names are brightness, contrast, saturation and hue. A
-    factor of 1 changes nothing, but for hue: it is turned by so many turns."""
-    gray: bool = False
-    blur: tuple[float, float] | None = None
-    """Standard deviation (height, width) in pixels."""
 
 
 def draw_clip(

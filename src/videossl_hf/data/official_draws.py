@@ -11,7 +11,8 @@ import math
 import numpy as np
 import torch
 
-from .augment import LEGACY_BLUR_SIGMA, ClipAugmentation, ClipDraw
+from .augment import LEGACY_BLUR_SIGMA, ClipAugmentation
+from .clip_draw import ClipDraw
 from .spatial_crop import Box, centre_box, short_side_size
 
 __all__ = ["draw_official_box", "draw_official_clip"]

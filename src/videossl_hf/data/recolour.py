@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 
+from .clip_draw import ClipDraw
 from .colour import (
     RGB_LUMA,
     Luma,
@@ -19,9 +19,6 @@ from .colour import (
     shift_brightness,
 )
 from .hsv import scale_saturation, shift_hue
-
-if TYPE_CHECKING:
-    from .augment import ClipDraw
 
 __all__ = ["SHIFTED_COLOURS", "blended_colours", "recolour_clips"]
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from ...data.augment import ClipDraw, crop_clips, normalize_clips
+from ...data.augment import crop_clips, normalize_clips
 from ...data.blending import apply_blend, draw_blend, smooth_labels
+from ...data.clip_draw import ClipDraw
 from ...data.erasing import draw_erased_box
 from ...data.loading import SampleLoader
 from ...data.multi_scale_crop import draw_multi_scale_box

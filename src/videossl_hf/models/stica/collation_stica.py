@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...data.augment import ClipAugmentation, ClipDraw, augment_clips, draw_clip
+from ...data.augment import ClipAugmentation, augment_clips, draw_clip
 from ...data.cache import CachedVideo
+from ...data.clip_draw import ClipDraw
 from ...data.loading import SampleLoader
 from ...data.sampling import stica_clip_length, stica_clip_span, stica_frame_indices
 from ...data.spec_augment import SPEC_AUGMENT, draw_spec_masks, fill_masks

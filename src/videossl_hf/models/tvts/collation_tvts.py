@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...data.augment import ClipDraw, augment_clips
+from ...data.augment import augment_clips
 from ...data.cache import CachedVideo
+from ...data.clip_draw import ClipDraw
 from ...data.loading import SampleLoader
 from ...data.sampling import segment_random_clip
 from ...data.spatial_crop import Box, draw_crop_box, draw_resized_crop_box, short_side_size

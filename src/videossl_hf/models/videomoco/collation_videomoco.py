@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from ...data.augment import ClipAugmentation, ClipDraw, crop_clips, draw_box, normalize_clips
+from ...data.augment import ClipAugmentation, crop_clips, draw_box, normalize_clips
+from ...data.clip_draw import ClipDraw
 from ...data.loading import SampleLoader
 from ...data.recolour import SHIFTED_COLOURS, recolour_clips
 from ...data.sampling import dense_clip, source_stride
