@@ -15,7 +15,7 @@ from ..dependencies import check_torchvision
 from ..errors import ConfigurationError
 from ..remote_code import SavesItsCode
 
-__all__ = ["VideoSSLConfig"]
+__all__ = ["VideoSSLConfig", "check_range"]
 
 check_torchvision()  # the first file of ours that loading a model from the Hub imports
 
@@ -77,6 +77,12 @@ class VideoSSLConfig(SavesItsCode, PreTrainedConfig):
                 f"{cls.__name__}: a file may not set {', '.join(choosing)}: pass it to from_pretrained"
             )
         return super().from_dict(config_dict, **kwargs)
+
+
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Raise ValueError unless a field lies within its range, both ends included."""
+    if not low <= value <= high:
+        raise ValueError(f"{name}={value} is out of range; give {low} to {high}")
 
 
 def _raising_configuration_error(class_name: str, method: Any) -> Any:

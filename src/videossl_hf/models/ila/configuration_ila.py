@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from transformers.activations import ACT2FN
 
-from ...nn.base_config import VideoSSLConfig
+from ...nn.base_config import VideoSSLConfig, check_range
 
 LARGEST_WIDTH = 16384
 LARGEST_COUNT = 1024
@@ -76,9 +76,9 @@ class ILAVisionConfig(VideoSSLConfig):
     def validate_architecture(self) -> None:
         """Refuse sizes that cannot work."""
         _check_tower(self)
-        _check_range("num_channels", self.num_channels, 1, LARGEST_WIDTH)
-        _check_range("patch_size", self.patch_size, 1, LARGEST_WIDTH)
-        _check_range("image_size", self.image_size, self.patch_size, LARGEST_WIDTH)
+        check_range("num_channels", self.num_channels, 1, LARGEST_WIDTH)
+        check_range("patch_size", self.patch_size, 1, LARGEST_WIDTH)
+        check_range("image_size", self.image_size, self.patch_size, LARGEST_WIDTH)
         if self.image_size % self.patch_size or self.grid_size < SMALLEST_GRID:
             raise ValueError(
                 f"image_size={self.image_size} must be a multiple of patch_size={self.patch_size}, at least"
@@ -124,9 +124,9 @@ class ILATextConfig(VideoSSLConfig):
     def validate_architecture(self) -> None:
         """Refuse sizes that cannot work."""
         _check_tower(self)
-        _check_range("vocab_size", self.vocab_size, 2, 2**24)
-        _check_range("max_position_embeddings", self.max_position_embeddings, 2, LARGEST_WIDTH)
-        _check_range("eos_token_id", self.eos_token_id or 0, 0, self.vocab_size - 1)
+        check_range("vocab_size", self.vocab_size, 2, 2**24)
+        check_range("max_position_embeddings", self.max_position_embeddings, 2, LARGEST_WIDTH)
+        check_range("eos_token_id", self.eos_token_id or 0, 0, self.vocab_size - 1)
 
 
 class ILAConfig(VideoSSLConfig):
@@ -275,11 +275,11 @@ class ILAConfig(VideoSSLConfig):
 
     def validate_architecture(self) -> None:
         """Refuse sizes that cannot work, before anything is built."""
-        _check_range("num_frames", self.num_frames, 2, LARGEST_COUNT)
+        check_range("num_frames", self.num_frames, 2, LARGEST_COUNT)
         for name in ("projection_dim", "head_dim", "align_hidden"):
-            _check_range(name, getattr(self, name), 1, LARGEST_WIDTH)
+            check_range(name, getattr(self, name), 1, LARGEST_WIDTH)
         for name in ("mit_num_layers", "prompt_layers"):
-            _check_range(name, getattr(self, name), 1, LARGEST_COUNT)
+            check_range(name, getattr(self, name), 1, LARGEST_COUNT)
         if self.projection_dim % self.head_dim:
             raise ValueError(
                 f"projection_dim={self.projection_dim} must be a multiple of head_dim={self.head_dim}"
@@ -287,16 +287,16 @@ class ILAConfig(VideoSSLConfig):
         if self.align_hidden % 8:
             raise ValueError(f"align_hidden={self.align_hidden} must be a multiple of 8")
         for name in ("point_range", "disturbance", "disturbance_decay", "classifier_dropout"):
-            _check_range(name, getattr(self, name), 0, 1)
+            check_range(name, getattr(self, name), 0, 1)
         for name in ("drop_path_rate", "label_smoothing"):
-            _check_range(name, getattr(self, name), 0, 0.99)
+            check_range(name, getattr(self, name), 0, 0.99)
         for name in ("mask_radius", "mask_slope"):
-            _check_range(name, getattr(self, name), 1e-6, 1e6)
+            check_range(name, getattr(self, name), 1e-6, 1e6)
         for name in ("align_loss_weight", "prompt_alpha"):
-            _check_range(name, getattr(self, name), 0, 1e6)
+            check_range(name, getattr(self, name), 0, 1e6)
         for part in ("aligner", "skip", "mit", "prompt"):
-            _check_range(f"{part}_lr_factor", getattr(self, f"{part}_lr_factor"), 0, 1e6)
-        _check_range("disturbance_decay_start_epoch", self.disturbance_decay_start_epoch, 0, 10**6)
+            check_range(f"{part}_lr_factor", getattr(self, f"{part}_lr_factor"), 0, 1e6)
+        check_range("disturbance_decay_start_epoch", self.disturbance_decay_start_epoch, 0, 10**6)
         for label, ids in (self.label_tokens or {}).items():
             self._check_tokens(label, ids)
 
@@ -316,9 +316,9 @@ class ILAConfig(VideoSSLConfig):
 
 def _check_tower(config: Any) -> None:
     for name in ("hidden_size", "intermediate_size"):
-        _check_range(name, getattr(config, name), 1, 4 * LARGEST_WIDTH)
+        check_range(name, getattr(config, name), 1, 4 * LARGEST_WIDTH)
     for name in ("num_hidden_layers", "num_attention_heads"):
-        _check_range(name, getattr(config, name), 1, LARGEST_COUNT)
+        check_range(name, getattr(config, name), 1, LARGEST_COUNT)
     if config.hidden_size % config.num_attention_heads:
         raise ValueError(
             f"hidden_size={config.hidden_size} must be a multiple of"
@@ -326,12 +326,7 @@ def _check_tower(config: Any) -> None:
         )
     if config.hidden_act not in ACT2FN:
         raise ValueError(f"hidden_act={config.hidden_act!r} is no activation of transformers")
-    _check_range("layer_norm_eps", config.layer_norm_eps, 1e-30, 1)
-
-
-def _check_range(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{name}={value} is out of range; give {low} to {high}")
+    check_range("layer_norm_eps", config.layer_norm_eps, 1e-30, 1)
 
 
 __all__ = ["ILAConfig", "ILATextConfig", "ILAVisionConfig"]

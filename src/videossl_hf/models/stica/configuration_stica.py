@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from ...nn.base_config import VideoSSLConfig
+from ...nn.base_config import VideoSSLConfig, check_range
 
 BACKBONE_DEPTHS = {"r2plus1d_18": (2, 2, 2, 2), "r2plus1d_34": (3, 4, 6, 3)}
 LARGEST_WIDTH = 8192
@@ -175,47 +175,42 @@ class STiCAConfig(VideoSSLConfig):
     def validate_architecture(self) -> None:
         """Refuse sizes that cannot work, before anything is built."""
         for name in ("num_frames", "image_size", "num_mel_bins"):
-            _check_range(name, getattr(self, name), 1, 65536)
+            check_range(name, getattr(self, name), 1, 65536)
         for name in ("video_widths", "video_depths", "audio_widths", "audio_depths"):
             largest = LARGEST_WIDTH if name.endswith("widths") else LARGEST_COUNT
             sizes = getattr(self, name)
             if not 1 <= len(sizes) <= 8:
                 raise ValueError(f"{name} has {len(sizes)} stages; give 1 to 8")
             for size in sizes:
-                _check_range(name, size, 1, largest)
+                check_range(name, size, 1, largest)
         for tower in ("video", "audio"):
             if len(getattr(self, f"{tower}_widths")) != len(getattr(self, f"{tower}_depths")):
                 raise ValueError(f"{tower}_widths and {tower}_depths differ in their number of stages")
         for name in ("num_channels", "video_stem_width", "projection_dim"):
-            _check_range(name, getattr(self, name), 1, LARGEST_WIDTH)
+            check_range(name, getattr(self, name), 1, LARGEST_WIDTH)
         for name in ("pooling_ffn", "pooling_position_size"):
-            _check_range(name, getattr(self, name), 1, 16 * LARGEST_WIDTH)
+            check_range(name, getattr(self, name), 1, 16 * LARGEST_WIDTH)
         for name in ("pooling_heads", "pooling_tokens", "num_negatives", "projection_hidden"):
             if getattr(self, name) is not None:
-                _check_range(name, getattr(self, name), 1, LARGEST_WIDTH)
-        _check_range("pooling_layers", self.pooling_layers or 0, 0, LARGEST_COUNT)
+                check_range(name, getattr(self, name), 1, LARGEST_WIDTH)
+        check_range("pooling_layers", self.pooling_layers or 0, 0, LARGEST_COUNT)
         if self.pooling_layers and self.hidden_size % self.pooling_heads:
             raise ValueError(
                 f"the feature size {self.hidden_size} is not a multiple of pooling_heads={self.pooling_heads}"
             )
         for name in ("space_large_crops", "time_large_crops"):
-            _check_range(name, getattr(self, name), 0, 2)
+            check_range(name, getattr(self, name), 0, 2)
         for name in ("space_small_crops", "time_small_crops"):
-            _check_range(name, getattr(self, name), 0, LARGEST_COUNT)
+            check_range(name, getattr(self, name), 0, LARGEST_COUNT)
         for kind in ("space_large", "space_small", "time_large", "time_small"):
-            _check_range(f"{kind}_fraction", getattr(self, f"{kind}_fraction"), 1e-6, 1)
+            check_range(f"{kind}_fraction", getattr(self, f"{kind}_fraction"), 1e-6, 1)
         for name in ("alpha", "projection_dropout", "pooling_dropout", "classifier_dropout"):
-            _check_range(name, getattr(self, name), 0, 1)
+            check_range(name, getattr(self, name), 0, 1)
         for name in ("fps", "audio_seconds", "layer_norm_eps", "initializer_range"):
-            _check_range(name, getattr(self, name), 1e-30, 65536)
+            check_range(name, getattr(self, name), 1e-30, 65536)
         for name in ("temperature_cross", "temperature_within", "temperature_gdt"):
-            _check_range(name, getattr(self, name), 1e-6, 1e6)
-        _check_range("crop_seed", self.crop_seed, 0, 2**62)
-
-
-def _check_range(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{name}={value} is out of range; give {low} to {high}")
+            check_range(name, getattr(self, name), 1e-6, 1e6)
+        check_range("crop_seed", self.crop_seed, 0, 2**62)
 
 
 __all__ = ["STiCAConfig"]

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from ...nn.base_config import VideoSSLConfig
+from ...nn.base_config import VideoSSLConfig, check_range
 from .text_tvts import TextTowerSettings
 
 LARGEST_WIDTH = 8192
@@ -203,9 +203,9 @@ class TVTSConfig(VideoSSLConfig):
     def validate_architecture(self) -> None:
         """Refuse sizes that cannot work, before anything is built."""
         for name in ("num_frames", "image_size", "max_text_length"):
-            _check_range(name, getattr(self, name), 1, 65536)
+            check_range(name, getattr(self, name), 1, 65536)
         for name in ("num_channels", "patch_size", "tubelet_size", "hidden_size", "projection_dim"):
-            _check_range(name, getattr(self, name), 1, LARGEST_WIDTH)
+            check_range(name, getattr(self, name), 1, LARGEST_WIDTH)
         for name in (
             "num_hidden_layers",
             "num_attention_heads",
@@ -213,16 +213,16 @@ class TVTSConfig(VideoSSLConfig):
             "sorting_layers",
             "sorting_heads",
         ):
-            _check_range(name, getattr(self, name), 1, LARGEST_COUNT)
+            check_range(name, getattr(self, name), 1, LARGEST_COUNT)
         if self.trainable_text_layers is not None:
-            _check_range("trainable_text_layers", self.trainable_text_layers, 0, LARGEST_COUNT)
+            check_range("trainable_text_layers", self.trainable_text_layers, 0, LARGEST_COUNT)
         for name in ("mlp_ratio", "layer_norm_eps", "initializer_range", "position_init_std"):
-            _check_range(name, getattr(self, name), 1e-30, 64)
-        _check_range("temperature", self.temperature, 1e-6, 1e6)
+            check_range(name, getattr(self, name), 1e-30, 64)
+        check_range("temperature", self.temperature, 1e-6, 1e6)
         for name in ("temporal_init_std", "contrastive_weight", "sorting_weight"):
-            _check_range(name, getattr(self, name), 0, 1e6)
+            check_range(name, getattr(self, name), 0, 1e6)
         for name in ("mask_ratio", "drop_path_rate", "layer_decay", "pretrained_lr_scale"):
-            _check_range(name, getattr(self, name), 0, 1)
+            check_range(name, getattr(self, name), 0, 1)
         if self.image_size % self.patch_size or self.num_frames % self.tubelet_size:
             raise ValueError(
                 f"image_size={self.image_size} must be a multiple of patch_size={self.patch_size}, and"
@@ -254,11 +254,6 @@ class TVTSConfig(VideoSSLConfig):
                 f"use_projection=False compares clips of size {self.token_size} and texts of size"
                 f" {text_size}: make them equal"
             )
-
-
-def _check_range(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{name}={value} is out of range; give {low} to {high}")
 
 
 __all__ = ["TVTSConfig"]

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from ...nn.base_config import VideoSSLConfig
+from ...nn.base_config import VideoSSLConfig, check_range
 
 LARGEST_WIDTH = 8192
 LARGEST_COUNT = 1024
@@ -138,37 +138,37 @@ class VideoMoCoConfig(VideoSSLConfig):
     def validate_architecture(self) -> None:
         """Refuse sizes that cannot work, before anything is built."""
         for name in ("num_frames", "image_size"):
-            _check_range(name, getattr(self, name), 1, 65536)
+            check_range(name, getattr(self, name), 1, 65536)
         for name in ("widths", "depths"):
             sizes = getattr(self, name)
             if not 1 <= len(sizes) <= 8:
                 raise ValueError(f"{name} has {len(sizes)} stages; give 1 to 8")
             for size in sizes:
-                _check_range(name, size, 1, LARGEST_WIDTH if name == "widths" else LARGEST_COUNT)
+                check_range(name, size, 1, LARGEST_WIDTH if name == "widths" else LARGEST_COUNT)
         if len(self.widths) != len(self.depths):
             raise ValueError("widths and depths differ in their number of stages")
         for name in ("num_channels", "stem_width", "dim", "generator_hidden"):
-            _check_range(name, getattr(self, name), 1, LARGEST_WIDTH)
+            check_range(name, getattr(self, name), 1, LARGEST_WIDTH)
         if self.generator_hidden % 2:
             raise ValueError(
                 f"generator_hidden={self.generator_hidden} must be even: two directions share it"
             )
-        _check_range("generator_features", self.generator_features or 1, 1, LARGEST_WIDTH**2)
-        _check_range("queue_size", self.queue_size, 1, 2**24)
+        check_range("generator_features", self.generator_features or 1, 1, LARGEST_WIDTH**2)
+        check_range("queue_size", self.queue_size, 1, 2**24)
         for name in ("frame_stride", "key_batch_splits"):
-            _check_range(name, getattr(self, name), 1, LARGEST_COUNT)
+            check_range(name, getattr(self, name), 1, LARGEST_COUNT)
         for name in ("adversarial_start_epoch", "adversarial_start_step"):
-            _check_range(name, getattr(self, name) or 0, 0, 2**24)
+            check_range(name, getattr(self, name) or 0, 0, 2**24)
         if self.num_dropped_frames is not None:
-            _check_range("num_dropped_frames", self.num_dropped_frames, 1, 65536)
-        _check_range("drop_ratio", self.drop_ratio, 1e-6, 1)
-        _check_range("momentum", self.momentum, 0, 1)
-        _check_range("temperature", self.temperature, 1e-6, 1e6)
-        _check_range("generator_loss_weight", self.generator_loss_weight, 0, 1e6)
+            check_range("num_dropped_frames", self.num_dropped_frames, 1, 65536)
+        check_range("drop_ratio", self.drop_ratio, 1e-6, 1)
+        check_range("momentum", self.momentum, 0, 1)
+        check_range("temperature", self.temperature, 1e-6, 1e6)
+        check_range("generator_loss_weight", self.generator_loss_weight, 0, 1e6)
         if self.fps is not None:
-            _check_range("fps", self.fps, 1e-3, 65536)
+            check_range("fps", self.fps, 1e-3, 65536)
         if self.temporal_decay != "adversarial":
-            _check_range("temporal_decay", self.temporal_decay, 1e-6, 1)
+            check_range("temporal_decay", self.temporal_decay, 1e-6, 1)
         elif self.dropped_frames != "generator":
             raise ValueError(
                 "temporal_decay='adversarial' needs the generator: set dropped_frames='generator'"
@@ -179,11 +179,6 @@ def generator_map_side(size: int) -> int:
     """Height (or width) of the generator's last map for frames of that height: three unpadded convolutions
     take a pixel each, three poolings halve what is left."""
     return (size - 3) // 2 // 2 // 2
-
-
-def _check_range(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{name}={value} is out of range; give {low} to {high}")
 
 
 __all__ = ["VideoMoCoConfig", "generator_map_side"]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ...nn.base_config import VideoSSLConfig
+from ...nn.base_config import VideoSSLConfig, check_range
 
 NUM_GROUPS = 4
 STRIDE = 8  # three poolings by two
@@ -56,8 +56,7 @@ class DVAEConfig(VideoSSLConfig):
             "chunk_size": (1, 65536),
         }
         for name, (low, high) in ranges.items():
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name}={getattr(self, name)} is out of range; give {low} to {high}")
+            check_range(name, getattr(self, name), low, high)
         for name in ("hidden_size", "decoder_hidden_size"):
             if getattr(self, name) % 4:
                 raise ValueError(f"{name}={getattr(self, name)} is not a multiple of 4")

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from ...nn.base_config import VideoSSLConfig
+from ...nn.base_config import VideoSSLConfig, check_range
 from .configuration_dvae import STRIDE
 
 AXES = "THW"
@@ -198,8 +198,7 @@ class VIMPACConfig(VideoSSLConfig):
         for name in ("dropout", "attention_dropout", "mask_ratio", "classifier_dropout", "label_smoothing"):
             ranges[name] = (0, 1)
         for name, (low, high) in ranges.items():
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name}={getattr(self, name)} is out of range; give {low} to {high}")
+            check_range(name, getattr(self, name), low, high)
         self._validate_image_size()
         self._validate_codes()
         self._validate_layout()
