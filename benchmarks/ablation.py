@@ -13,6 +13,8 @@ is validation; test is printed beside it, not chosen on.
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import itertools
 import json
 import os
 import shlex
@@ -25,13 +27,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
+
+from videossl_hf.evaluation.loading import load_model
+from videossl_hf.evaluation.results import installed_versions
+from videossl_hf.training.processors import make_processor
+from videossl_hf.training.recipe import load_recipe
+from videossl_hf.training.smoke_runs import FeatureScores, read_smoke_run
 
 ROOT = Path(__file__).resolve().parents[1]
 ABLATIONS = yaml.safe_load((ROOT / "benchmarks/ablations.yaml").read_text(encoding="utf-8"))
 HAND_MADE = ("frame-difference", "raw-pixels")
-SPLITS = ("train", "validation", "test")
-FIGURES = [f"{split}_{protocol}" for split in ("validation", "test") for protocol in ("knn", "linear")]
+SPLITS = ("validation", "test")
+ROW_KEYS = ("variant", "weights", "seeds")
+HEADINGS = {"knn": "kNN", "linear": "probe"}
 
 
 def main() -> int:
@@ -42,7 +52,7 @@ def main() -> int:
     parser.add_argument("method", choices=ABLATIONS)
     parser.add_argument("--seeds", type=int, default=3, help="trainings of a variant, seeds 0 to SEEDS-1 (3)")
     parser.add_argument("--steps", type=int, help="of every training (as many as in ablations.yaml)")
-    parser.add_argument("--clips", type=int, default=1200, help="training clips to generate (1200)")
+    parser.add_argument("--clips", type=int, help="training clips to generate (as smoke_runs.yaml says)")
     parser.add_argument("--jobs", type=int, default=2, help="cells at a time, one thread each (2)")
     parser.add_argument("--work", type=Path, help="data and runs (outputs/METHOD-ablation)")
     parser.add_argument("--output", type=Path, help="results file (results/METHOD-ablation.json)")
@@ -58,6 +68,8 @@ def main() -> int:
     args.output = args.output or Path(f"results/{args.method}-ablation.json")
     args.recipe = ROOT / f"training/recipes/{args.method}/smoke.yaml"
     args.overrides = ablation["variants"]
+    args.plan = read_smoke_run(ROOT / "training/recipes/smoke_runs.yaml", args.method)
+    args.work = args.work.resolve()
     unknown = set(args.variants or ()) - set(args.overrides)
     if unknown:
         parser.error(f"unknown variants {sorted(unknown)}; {args.method} has {list(args.overrides)}")
@@ -65,7 +77,7 @@ def main() -> int:
     if args.cell:
         run_cell(args, args.cell[0], int(args.cell[1]))
         return 0
-    generate(args)
+    args.plan.prepare(ROOT, args.work / "data", args.work, clips=args.clips)
     wanted = [(name, seed) for name in args.variants or args.overrides for seed in range(args.seeds)]
     wanted += [(name, 0) for name in HAND_MADE]
     todo = [cell for cell in wanted if read_cell(args, *cell) is None]
@@ -80,16 +92,6 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def generate(args: argparse.Namespace) -> None:
-    """The clips that all cells share."""
-    from videossl_hf.data.sounding_shapes import SoundingShapes, write_sounding_shapes
-
-    quarter = args.clips // 4
-    write_sounding_shapes(
-        args.work / "data", SoundingShapes(args.clips, quarter, quarter), processes=args.jobs
-    )
-
-
 def folder_of(args: argparse.Namespace, variant: str, seed: int) -> Path:
     """Where a cell lies."""
     name = "".join(letter if letter.isalnum() else "-" for letter in variant.lower())
@@ -102,7 +104,8 @@ def settings_of(args: argparse.Namespace, variant: str, seed: int) -> dict[str, 
         "variant": variant,
         "seed": seed,
         "steps": args.steps,
-        "clips": args.clips,
+        "data": args.plan.shapes(args.clips).settings(),
+        "plan": dataclasses.asdict(args.plan),
         "overrides": shlex.split(args.overrides.get(variant, "")) + shlex.split(args.set),
         "recipe": args.recipe.read_text(encoding="utf-8"),
     }
@@ -129,21 +132,28 @@ def start_cell(cell: tuple[str, int]) -> int:
 
 def run_cell(args: argparse.Namespace, variant: str, seed: int) -> None:
     """Train (or go on training) and score one cell."""
-    import torch
-
     torch.set_num_threads(1)
     folder = folder_of(args, variant, seed)
     folder.mkdir(parents=True, exist_ok=True)
     settings = settings_of(args, variant, seed)
     started = time.process_time()
-    figures: dict[str, dict[str, float]] = {}
+    data, run = args.work / "data", folder / "run"
     if variant in HAND_MADE:
         # Hand-made features see the clips through the processor of any cell: all have the same one.
-        figures["hand-made"] = score(args, variant, str(processor_folder(args)), seed)
+        figures = {"hand-made": FeatureScores(processor_folder(args), data).of(load_model(variant), SPLITS)}
     else:
         train(args, folder, settings)
-        figures["random"] = score(args, str(folder / "run"), str(folder / "run"), seed, random_weights=True)
-        figures["trained"] = score(args, str(folder / "run"), str(folder / "run"), seed)
+        models = {
+            "random": load_model(str(run), random_weights=True, seed=seed),
+            "trained": load_model(str(run)),
+        }
+        scores = FeatureScores(run, data)
+        figures = {weights: scores.of(model, SPLITS) for weights, model in models.items()}
+        for weights, split in itertools.product(models, SPLITS):
+            figures[weights] |= args.plan.further_scores(
+                run, data, args.work, split=split, random_weights=weights == "random", seed=seed
+            )
+        figures["trained"] |= args.plan.last_metrics(run)
     cell = {"settings": settings, "figures": figures, "cpu_seconds": round(cpu_seconds(started), 1)}
     part = folder / "cell.json.part"
     part.write_text(json.dumps(cell, indent=1) + "\n", encoding="utf-8")
@@ -152,11 +162,9 @@ def run_cell(args: argparse.Namespace, variant: str, seed: int) -> None:
 
 def processor_folder(args: argparse.Namespace) -> Path:
     """The processor of the recipe, saved once."""
-    from videossl_hf.training.processors import make_processor
-    from videossl_hf.training.recipe import load_recipe
-
     folder = args.work / "processor"
-    recipe = load_recipe(args.recipe, shlex.split(args.set))
+    overrides = args.plan.recipe_overrides(args.work / "data", args.work)
+    recipe = load_recipe(args.recipe, [*overrides, *shlex.split(args.set)])
     make_processor(recipe.method, recipe.make_config(), recipe.processor).save_pretrained(folder)
     return folder
 
@@ -164,8 +172,9 @@ def processor_folder(args: argparse.Namespace) -> Path:
 def train(args: argparse.Namespace, folder: Path, settings: dict[str, Any]) -> None:
     """The command of the README, on one CPU thread; goes on from the newest checkpoint."""
     command = [
-        *(sys.executable, str(ROOT / "training/pretrain.py"), str(args.recipe)),
-        *("--data.train", str(args.work / "data"), "--training.output_dir", str(folder / "run")),
+        *(sys.executable, str(ROOT / "training" / args.plan.script), str(args.recipe)),
+        *args.plan.recipe_overrides(args.work / "data", args.work),
+        *("--training.output_dir", str(folder / "run")),
         *("--training.max_steps", str(args.steps), "--training.seed", str(settings["seed"])),
         *("--training.device", "cpu", *settings["overrides"]),
     ]
@@ -181,47 +190,8 @@ def cpu_seconds(started: float) -> float:
     return time.process_time() - started + children.ru_utime + children.ru_stime
 
 
-def score(
-    args: argparse.Namespace, model_name: str, processor_name: str, seed: int, random_weights: bool = False
-) -> dict[str, float]:
-    """Top-1 in percent by kNN and probe on validation and test.
-
-    The probe's penalty is chosen on a fifth of train for the figure on validation, on validation for test.
-    """
-    from videossl_hf.data.datasets import load_videos
-    from videossl_hf.evaluation.clips import PreparedClips
-    from videossl_hf.evaluation.features import extract_features
-    from videossl_hf.evaluation.loading import load_model, load_processor, quiet_libraries
-    from videossl_hf.evaluation.protocols import knn_protocol, linear_protocol
-
-    with quiet_libraries():
-        learned = model_name not in HAND_MADE
-        model = load_model(
-            model_name, random_weights=random_weights, seed=seed, for_pretraining=learned and random_weights
-        )
-        processor = load_processor(processor_name)
-        train, validation, test = (
-            extract_features(
-                model,
-                processor,
-                PreparedClips(processor, load_videos(str(args.work / "data"), split)),
-                batch_size=50,
-            )
-            for split in SPLITS
-        )
-    outcomes = {
-        "validation_knn": knn_protocol(train, validation),
-        "validation_linear": linear_protocol(train, validation),
-        "test_knn": knn_protocol(train, test),
-        "test_linear": linear_protocol(train, test, validation),
-    }
-    return {name: round(outcome.figures["top1"].value, 2) for name, outcome in outcomes.items()}
-
-
 def write_table(args: argparse.Namespace, cells: Sequence[dict[str, Any]]) -> None:
     """Means over seeds as JSON, and as a Markdown table."""
-    from videossl_hf.evaluation.results import installed_versions
-
     rows = []
     for variant in dict.fromkeys(cell["settings"]["variant"] for cell in cells):
         own = [cell for cell in cells if cell["settings"]["variant"] == variant]
@@ -231,7 +201,7 @@ def write_table(args: argparse.Namespace, cells: Sequence[dict[str, Any]]) -> No
         "what": ABLATIONS[args.method]["what"],
         "recipe": str(args.recipe.relative_to(ROOT)),
         "steps": args.steps,
-        "data": f"Sounding Shapes mid, {args.clips} training clips",
+        "data": args.plan.shapes(args.clips).settings(),
         "rows": rows,
         "cells": cells,
         "versions": installed_versions(),
@@ -247,11 +217,11 @@ def write_table(args: argparse.Namespace, cells: Sequence[dict[str, Any]]) -> No
 def summary(cells: Sequence[dict[str, Any]], weights: str) -> dict[str, Any]:
     """Mean and standard deviation over seeds of every figure, and the gain over random weights."""
     result: dict[str, Any] = {}
-    for name in FIGURES:
+    for name in cells[0]["figures"][weights]:
         values = [cell["figures"][weights][name] for cell in cells]
         spread = statistics.stdev(values) if len(values) > 1 else None
         result[name] = {"mean": statistics.fmean(values), "std": spread}
-        if weights == "trained":
+        if weights == "trained" and name in cells[0]["figures"]["random"]:
             gains = [cell["figures"]["trained"][name] - cell["figures"]["random"][name] for cell in cells]
             result[name]["gain"] = statistics.fmean(gains)
     return result
@@ -259,23 +229,36 @@ def summary(cells: Sequence[dict[str, Any]], weights: str) -> dict[str, Any]:
 
 def markdown(report: dict[str, Any]) -> str:
     """One row a variant and kind of weights."""
+    figures = list(dict.fromkeys(name for row in report["rows"] for name in row if name not in ROW_KEYS))
+    headings = [heading(name) for name in figures]
+    data = report["data"]
     lines = [
-        f"Top-1 in percent (chance 8.3) after {report['steps']} steps of `{report['recipe']}` on",
-        f"{report['data']}: mean ± standard deviation over seeds; in brackets the gain over the same network",
-        "with random weights.",
+        f"Percent (top-1: chance 8.3) after {report['steps']} steps of `{report['recipe']}` on Sounding",
+        f"Shapes {data['nuisance']}, {data['train']} training clips: mean ± standard deviation over seeds;",
+        "in brackets the gain over the same network with random weights.",
         "",
-        "| features | weights | seeds | validation kNN | validation probe | test kNN | test probe |",
-        "|---|---|---|---|---|---|---|",
+        f"| features | weights | seeds | {' | '.join(headings)} |",
+        "|---" * (3 + len(figures)) + "|",
     ]
     for row in report["rows"]:
-        cells = []
-        for name in FIGURES:
-            figure = row[name]
-            spread = "" if figure["std"] is None else f" ± {figure['std']:.1f}"
-            gain = f" ({round(figure['gain'], 1) + 0.0:+.1f})" if "gain" in figure else ""
-            cells.append(f"{figure['mean']:.1f}{spread}{gain}")
+        cells = [shown(row.get(name)) for name in figures]
         lines.append(f"| {row['variant']} | {row['weights']} | {row['seeds']} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def heading(figure: str) -> str:
+    """`validation_knn` as "validation kNN"."""
+    split, _, name = figure.partition("_")
+    return f"{split} {HEADINGS.get(name, name)}" if split in SPLITS else figure.replace("_", " ")
+
+
+def shown(figure: dict[str, Any] | None) -> str:
+    """A mean with its spread and its gain."""
+    if figure is None:
+        return ""
+    spread = "" if figure["std"] is None else f" ± {figure['std']:.1f}"
+    gain = f" ({round(figure['gain'], 1) + 0.0:+.1f})" if "gain" in figure else ""
+    return f"{figure['mean']:.1f}{spread}{gain}"
 
 
 if __name__ == "__main__":

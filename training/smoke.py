@@ -3,8 +3,9 @@
 For every seed: a random network and the trained one, both scored on the test clips by kNN and by a linear
 probe whose penalty is chosen on validation, beside hand-made frame differences. Each training is killed after
 its first checkpoint and goes on from there. The saved folder is loaded again in a process of its own and must
-give the same features, bit for bit. Figures and means go to results/smoke-METHOD.json. Ablations of equal
-length are variants:
+give the same features, bit for bit. What the clips look like, what runs before
+the trainings and what else is scored stands in recipes/smoke_runs.yaml. Figures and means go to
+results/smoke-METHOD.json. Ablations of equal length are variants:
 
     python training/smoke.py stica --variant gdt="--model.objective gdt" \\
         --variant average="--model.pooling_layers 0"
@@ -30,18 +31,13 @@ from rich.console import Console
 from rich.table import Table
 
 from videossl_hf.data.datasets import load_videos
-from videossl_hf.data.sounding_shapes import SoundingShapes, write_sounding_shapes
 from videossl_hf.errors import CheckpointError, VideoSSLError
-from videossl_hf.evaluation.clips import PreparedClips
-from videossl_hf.evaluation.features import extract_features
 from videossl_hf.evaluation.loading import load_model, load_processor, quiet_libraries
-from videossl_hf.evaluation.protocols import knn_protocol, linear_protocol
 from videossl_hf.evaluation.results import installed_versions
 from videossl_hf.training.checkpoints import list_checkpoints
-from videossl_hf.training.recipe import load_recipe
+from videossl_hf.training.smoke_runs import FeatureScores, SmokeRun, read_smoke_run
 
-HERE = Path(__file__).parent
-SPLITS = ("train", "validation", "test")
+HERE = Path(__file__).resolve().parent
 
 # What a stranger does with the folder: nothing imported but the package (or not even that, with remote code).
 RELOAD = """
@@ -63,9 +59,8 @@ def main() -> int:
     )
     parser.add_argument("method", help="a folder under training/recipes")
     parser.add_argument("--seeds", type=int, default=3, help="trainings, seeds 0 to SEEDS-1 (3)")
-    parser.add_argument("--data", type=Path, default=Path("outputs/sounding-shapes"), help="made if absent")
-    parser.add_argument("--clips", type=int, default=1200, help="training clips to generate (1200)")
-    parser.add_argument("--work", type=Path, help="folder of the runs (outputs/smoke-METHOD); emptied first")
+    parser.add_argument("--work", type=Path, help="folder of clips and runs (outputs/smoke-METHOD)")
+    parser.add_argument("--clips", type=int, help="training clips to generate (as smoke_runs.yaml says)")
     parser.add_argument("--output", type=Path, help="results file (results/smoke-METHOD.json)")
     parser.add_argument(
         "--set", default="", metavar="OVERRIDES", help="recipe keys of every run, in one string"
@@ -85,26 +80,29 @@ def main() -> int:
 def smoke(args: argparse.Namespace) -> None:
     """All seeds of all variants."""
     console = Console()
+    plan = read_smoke_run(HERE / "recipes/smoke_runs.yaml", args.method)
     recipe_file = HERE / "recipes" / args.method / "smoke.yaml"
     output = args.output or Path("results") / f"smoke-{args.method}.json"
-    work = args.work or Path("outputs") / f"smoke-{args.method}"
-    counts = SoundingShapes(args.clips, args.clips // 4, args.clips // 4)
+    work = (args.work or Path("outputs") / f"smoke-{args.method}").resolve()
+    data = work / "data"
     with quiet_libraries():
-        write_sounding_shapes(args.data, counts, show_progress=console.is_terminal)
-    common = ["--data.train", str(args.data), *shlex.split(args.set)]
+        plan.prepare(HERE.parent, data, work, clips=args.clips, show_progress=console.is_terminal)
+    common = [*plan.recipe_overrides(data, work), *shlex.split(args.set)]
     variants = {args.method: ""} | dict(variant.split("=", 1) for variant in args.variant)
 
     runs = []
     for name, extra in variants.items():
         for seed in range(args.seeds):
+            folder = work / f"{name}-{seed}"
             overrides = [*common, *shlex.split(extra), "--training.seed", str(seed)]
-            runs.append(
-                {"variant": name, "seed": seed, **one_run(recipe_file, overrides, work / f"{name}-{seed}")}
-            )
-            console.print({key: value for key, value in runs[-1].items() if not isinstance(value, dict)})
+            command = [sys.executable, str(HERE / plan.script), str(recipe_file), *overrides]
+            run = train(command, folder, data)
+            run |= evaluate(plan, folder, data, work, seed)
+            runs.append({"variant": name, "seed": seed, **run})
+            console.print({key: value for key, value in runs[-1].items() if not isinstance(value, list)})
     report = {
         "recipe": recipe_file.relative_to(HERE.parent).as_posix(),
-        "data": {"sounding_shapes": counts.settings()},
+        "data": {"sounding_shapes": plan.shapes(args.clips).settings()},
         "variants": variants,
         "overrides": args.set,
         "runs": runs,
@@ -117,24 +115,21 @@ def smoke(args: argparse.Namespace) -> None:
     console.print(f"written to {output}", highlight=False)
 
 
-def one_run(recipe_file: Path, overrides: list[str], folder: Path) -> dict[str, Any]:
-    """Train in a process of its own that is killed once, evaluate, reload."""
+def train(command: list[str], folder: Path, data: Path) -> dict[str, Any]:
+    """Train in a process of its own that is killed once and goes on; then reload in another."""
     shutil.rmtree(folder, ignore_errors=True)
-    overrides = [*overrides, "--training.output_dir", str(folder)]
-    command = [sys.executable, str(HERE / "pretrain.py"), str(recipe_file), *overrides]
+    command = [*command, "--training.output_dir", str(folder)]
     started = time.perf_counter()
     killed_at = train_and_kill(command, folder)
     subprocess.run(command, check=True)
     seconds = time.perf_counter() - started
-    recipe = load_recipe(recipe_file, overrides)
-    if not reloads_identically(folder, recipe.data.train):
+    if not reloads_identically(folder, data):
         raise CheckpointError(f"{folder} loaded in another process gives other features than in this one")
     log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return {
         "steps": max(entry["step"] for entry in log),
         "killed_after_step": killed_at,
         "training_seconds": round(seconds, 1),
-        **evaluate(folder, recipe.data.train, recipe.training.seed),
         "reloaded_bit_identical": True,
         "curve": [[entry["step"], entry["eval_knn_top1"]] for entry in log if "eval_knn_top1" in entry],
         "loss": [[entry["step"], entry["loss"]] for entry in log if "loss" in entry],
@@ -156,32 +151,30 @@ def train_and_kill(command: list[str], folder: Path) -> int | None:
     return None  # it was over before there was anything to kill
 
 
-def evaluate(folder: Path, data: str, seed: int) -> dict[str, float]:
-    """Top-1 in percent on the test clips, of random and trained weights and of frame differences."""
+def evaluate(plan: SmokeRun, folder: Path, data: Path, work: Path, seed: int) -> dict[str, float]:
+    """Figures in percent on the test clips, of random and trained weights and of frame differences."""
     with quiet_libraries():
-        processor = load_processor(str(folder))
-        clips = {
-            split: PreparedClips(processor, load_videos(data, split), views="1x1", keep=True)
-            for split in SPLITS
-        }
         models = {
             "random": load_model(str(folder), random_weights=True, seed=seed),
             "trained": load_model(str(folder)),
             "frame_difference": load_model("frame-difference"),
         }
-        figures = {}
-        for name, model in models.items():
-            train, validation, test = (
-                extract_features(model, processor, clips[split], batch_size=50) for split in SPLITS
-            )
-            figures[f"{name}_knn"] = knn_protocol(train, test, k=10).figures["top1"].value
-            figures[f"{name}_linear"] = linear_protocol(train, test, validation).figures["top1"].value
-    return {name: round(value, 2) for name, value in figures.items()}
+        scores = FeatureScores(folder, data)
+    figures = {name: scores.of(model) for name, model in models.items()}
+    for name in ("random", "trained"):
+        random = name == "random"
+        figures[name] |= plan.further_scores(folder, data, work, random_weights=random, seed=seed)
+    by_name = {
+        f"{name}_{figure.removeprefix('test_')}": value
+        for name, own in figures.items()
+        for figure, value in own.items()
+    }
+    return by_name | {f"trained_{name}": value for name, value in plan.last_metrics(folder).items()}
 
 
-def reloads_identically(folder: Path, data: str) -> bool:
+def reloads_identically(folder: Path, data: Path) -> bool:
     """Whether a fresh process that loads the folder computes the same features of a clip."""
-    clip = load_videos(data, "test")[0]["video"]["path"]
+    clip = load_videos(str(data), "test")[0]["video"]["path"]
     with quiet_libraries(), torch.no_grad():
         inputs = load_processor(str(folder))(videos=[clip])["pixel_values_videos"]
         features = load_model(str(folder))(pixel_values_videos=inputs).pooler_output
@@ -194,21 +187,22 @@ def reloads_identically(folder: Path, data: str) -> bool:
 
 def means(runs: list[dict[str, Any]]) -> dict[str, float]:
     """Mean over seeds of every figure, and of what training adds to random weights."""
-    names = [name for name in runs[0] if name.endswith(("_knn", "_linear"))]
+    names = [name for name in runs[0] if name.startswith(("random_", "trained_", "frame_difference_"))]
     result = {name: statistics.fmean(run[name] for run in runs) for name in names}
-    for protocol in ("knn", "linear"):
-        result[f"gain_{protocol}"] = result[f"trained_{protocol}"] - result[f"random_{protocol}"]
+    for figure in [name.removeprefix("random_") for name in names if name.startswith("random_")]:
+        result[f"gain_{figure}"] = result[f"trained_{figure}"] - result[f"random_{figure}"]
     return {name: round(value, 2) for name, value in result.items()}
 
 
 def show(console: Console, report: dict[str, Any]) -> None:
     """The means as a table."""
-    first = next(iter(report["means"].values()))
-    table = Table(title="Test top-1 in percent, means over seeds", title_justify="left")
-    for heading in ("variant", *first):
-        table.add_column(heading.replace("_", " "), justify="right")
-    for name, figures in report["means"].items():
-        table.add_row(name, *(f"{value:.1f}" for value in figures.values()))
+    table = Table(title="On the test clips, means over seeds", title_justify="left")
+    table.add_column("figure")
+    for name in report["means"]:
+        table.add_column(name, justify="right")
+    for figure in next(iter(report["means"].values())):
+        values = (f"{means[figure]:.1f}" for means in report["means"].values())
+        table.add_row(figure.replace("_", " "), *values)
     console.print(table)
 
 
