@@ -227,6 +227,12 @@ def test_a_sample_without_a_timed_transcript_is_named(
     assert any(str(clocks[0]) in note for note in caught.value.__notes__)
 
 
+def test_annotations_that_would_have_to_be_aligned_for_every_draw_are_refused(clocks: list[Path]) -> None:
+    raw = {"subtitles": [{"word": "w1", "time": 1.0}], "denoised": [{"cleanasr": "W1."}]}
+    with pytest.raises(ConfigurationError, match="videossl prepare SOURCE --transcripts"):
+        batch_of(samples_of(clocks[:1], transcript=[raw]), collator(policy="skip"))
+
+
 def test_captions_come_one_a_clip_without_places(clocks: list[Path]) -> None:
     data = samples_of(clocks, caption=["w1 w2 w3", "w4", "w5 w6"])
     batch = batch_of(data, collator(CAPTIONS))

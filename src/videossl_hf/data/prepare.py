@@ -2,7 +2,8 @@
 
 Training reads clips at random places, and decoding is what limits it on ordinary machines. Small frames
 decode faster, and with a keyframe every 16 frames a reader never decodes more than 15 frames that it does not
-want. Videos that cannot be decoded in full are left out here, once, instead of during training.
+want. Videos that cannot be decoded in full are left out here, once, instead of during training. Likewise
+transcripts are read, and aligned where they need it, once.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from .datasets import load_videos, sample_key
 from .output_folder import claim_folder, settle_settings, write_atomically
 from .parallel import map_in_processes, progress_bar
 from .reader import VideoReader, read_audio
+from .transcripts.side_files import TranscriptSource
 from .writer import VideoWriter
 
 if TYPE_CHECKING:
@@ -70,6 +72,7 @@ def prepare_videos(
     output: str | os.PathLike[str],
     settings: PrepareSettings | None = None,
     *,
+    transcripts: TranscriptSource | None = None,
     splits: Sequence[str] = ("train",),
     shards: int | None = None,
     revision: str | None = None,
@@ -86,6 +89,8 @@ def prepare_videos(
         source: whatever `load_videos` takes.
         output: the folder; made if need be.
         settings: how videos are stored.
+        transcripts: where those of the videos lie; they are written into the column `transcript` as words
+            with times, and a video without a readable one is left out. None leaves such a column as it is.
         splits: of the source that are prepared.
         shards: files a split; by default one for every thousand videos.
         revision: of a Hub dataset.
@@ -98,23 +103,29 @@ def prepare_videos(
 
     Raises:
         OutputError: the folder cannot be written, or holds something else.
-        DataError: the source cannot be opened, or not one of its videos could be decoded.
+        DataError: the source cannot be opened, or not one of its videos could be prepared.
     """
     settings = settings or PrepareSettings()
     folder = Path(output)
     claim_folder(folder, MANIFEST)
     opened = {split: load_videos(source, split, revision=revision) for split in splits}
-    settle_settings(folder / MANIFEST, {"source": source, "revision": revision, **asdict(settings)})
+    stored = {"source": source, "revision": revision, **asdict(settings)}
+    if transcripts is not None:
+        where = "beside the videos" if transcripts.folder is None else str(transcripts.folder)
+        stored |= {"transcripts": where, "language": transcripts.language}
+    settle_settings(folder / MANIFEST, stored)
     (folder / "data").mkdir(exist_ok=True)
     for split, dataset in opened.items():
-        _prepare_split(folder, split, dataset, settings, shards, processes, show_progress)
+        work = partial(_prepare_sample, dataset, settings, transcripts)
+        features = _stored_features(dataset, transcripts)
+        _prepare_split(folder, split, len(dataset), work, features, shards, processes, show_progress)
     report = _collect_report(folder, source)
     write_atomically(folder / "report.json", json.dumps(report, indent=2) + "\n")
     for split in splits:
         if report["splits"][split]["written"] == 0:
             reason = report["splits"][split]["dropped"][0]["reason"]
             raise DataError(
-                f"no video of {source}, split {split}, could be decoded ({reason}); see {folder}/report.json"
+                f"no video of {source}, split {split}, could be prepared ({reason}); see {folder}/report.json"
             )
     return report
 
@@ -181,38 +192,51 @@ def _sound(video: VideoReader, audio: Any, seconds: float, sample_rate: int) -> 
         return None
 
 
+Prepared = tuple[dict[str, Any] | None, bool, dict[str, str]]
+"""(row, has sound, {}), or (None, False, what is wrong)."""
+
+
+def _stored_features(dataset: hf.Dataset, transcripts: TranscriptSource | None) -> hf.Features:
+    import datasets as hf
+
+    columns = {name: feature for name, feature in dataset.features.items() if name != "audio"}
+    if transcripts is not None:
+        word = {"text": hf.Value("string"), "start": hf.Value("float64"), "end": hf.Value("float64")}
+        columns["transcript"] = hf.List(word)
+    return hf.Features(columns)
+
+
 def _prepare_split(
     folder: Path,
     split: str,
-    dataset: hf.Dataset,
-    settings: PrepareSettings,
+    num_videos: int,
+    work: Callable[[int], Prepared],
+    features: hf.Features,
     shards: int | None,
     processes: int,
     show_progress: bool,
 ) -> None:
-    shards = shards or -(-len(dataset) // VIDEOS_PER_SHARD)
-    if not 1 <= shards <= len(dataset):
-        raise ConfigurationError(
-            f"{len(dataset)} videos cannot make {shards} shards: take 1 to {len(dataset)}"
-        )
-    settle_settings(folder / ".prepare" / split / "split.json", {"videos": len(dataset), "shards": shards})
+    shards = shards or -(-num_videos // VIDEOS_PER_SHARD)
+    if not 1 <= shards <= num_videos:
+        raise ConfigurationError(f"{num_videos} videos cannot make {shards} shards: take 1 to {num_videos}")
+    settle_settings(folder / ".prepare" / split / "split.json", {"videos": num_videos, "shards": shards})
     with progress_bar(show_progress) as progress:
-        task = progress.add_task(f"Preparing {split}", total=len(dataset))
-        for number, indices in enumerate(np.array_split(np.arange(len(dataset)), shards)):
+        task = progress.add_task(f"Preparing {split}", total=num_videos)
+        for number, indices in enumerate(np.array_split(np.arange(num_videos), shards)):
             path = folder / "data" / f"{split}-{number:05d}-of-{shards:05d}.parquet"
             if path.exists():
                 progress.advance(task, len(indices))
                 continue
             report = folder / ".prepare" / split / f"{number:05d}.json"
-            _prepare_shard(path, report, dataset, indices.tolist(), settings, processes, progress, task)
+            _prepare_shard(path, report, indices.tolist(), work, features, processes, progress, task)
 
 
 def _prepare_shard(
     path: Path,
     report: Path,
-    dataset: hf.Dataset,
     indices: list[int],
-    settings: PrepareSettings,
+    work: Callable[[int], Prepared],
+    features: hf.Features,
     processes: int,
     progress: Progress,
     task: TaskID,
@@ -221,11 +245,9 @@ def _prepare_shard(
     import datasets as hf
     import pyarrow.parquet as pq
 
-    columns = {name: feature for name, feature in dataset.features.items() if name != "audio"}
     rows: list[dict[str, Any]] = []
     dropped: list[dict[str, Any]] = []
     silent = 0
-    work = partial(_prepare_sample, dataset, settings)
     for index, (row, has_sound, problem) in zip(
         indices, map_in_processes(work, indices, processes=processes), strict=True
     ):
@@ -237,9 +259,7 @@ def _prepare_shard(
         progress.advance(task)
     facts = {"videos": len(indices), "written": len(rows), "without_sound": silent, "dropped": dropped}
     write_atomically(report, json.dumps(facts) + "\n")
-    shard = hf.Dataset.from_dict(
-        {name: [row[name] for row in rows] for name in columns}, features=hf.Features(columns)
-    )
+    shard = hf.Dataset.from_dict({name: [row[name] for row in rows] for name in features}, features=features)
     part = path.with_name(f".{path.name}.part")
     table = shard.data.table.cast(shard.features.arrow_schema)  # with the features in its metadata
     pq.write_table(table, part, row_group_size=ROWS_PER_GROUP)
@@ -247,17 +267,19 @@ def _prepare_shard(
 
 
 def _prepare_sample(
-    dataset: hf.Dataset, settings: PrepareSettings, index: int
-) -> tuple[dict[str, Any] | None, bool, dict[str, str]]:
-    """(row, has sound, {}), or (None, False, what is wrong)."""
+    dataset: hf.Dataset, settings: PrepareSettings, transcripts: TranscriptSource | None, index: int
+) -> Prepared:
     row = dict(dataset[index])
     cell, audio = row["video"], row.pop("audio", None)
     name = f"{index:06d}" if cell.get("path") is None else f"{index:06d}-{Path(cell['path']).stem}"
     try:
+        if transcripts is not None:
+            row["transcript"] = transcripts.cells(row)
         content, has_sound = reencode(cell, settings, audio)
-    except DecodeError as error:
+    except (DecodeError, DataError) as error:
         key = sample_key({**row, "sample_index": index})
-        return None, False, {"video": key, "error": type(error).__name__, "reason": error.reason}
+        reason = error.reason if isinstance(error, DecodeError) else str(error)
+        return None, False, {"video": key, "error": type(error).__name__, "reason": reason}
     return {**row, "video": {"bytes": content, "path": f"{name}.mp4"}}, has_sound, {}
 
 

@@ -11,11 +11,13 @@ from rich.console import Console
 from ..errors import ConfigurationError
 from .prepare import PrepareSettings, prepare_videos
 from .sounding_shapes import ClipSettings, SoundingShapes, write_sounding_shapes
+from .transcripts.side_files import TranscriptSource
 
 __all__ = ["add_arguments", "run"]
 
 _SHAPES_ONLY = ("size", "seconds", "nuisance", "seed", "validation", "test", "sequences")
-_VIDEOS_ONLY = ("short_side", "crf", "splits", "shards", "revision")
+_VIDEOS_ONLY = ("short_side", "crf", "splits", "shards", "revision", "transcripts", "language")
+_BESIDE = ""  # --transcripts without a folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +42,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     videos.add_argument("--splits", nargs="+", metavar="SPLIT", help="splits to prepare (train)")
     videos.add_argument("--shards", type=int, help="Parquet files a split (one for every thousand videos)")
     videos.add_argument("--revision", help="branch, tag or commit of a Hub dataset")
+
+    videos.add_argument(
+        "--transcripts", nargs="?", const=_BESIDE, metavar="FOLDER",
+        help="write the column transcript, words with times: from the files in FOLDER named after the videos "
+        "(clip.vtt, clip.en.json3, clip.srt, clip.json of Whisper or YT-Temporal); without FOLDER from the "
+        "source's own column, else from files beside the videos. A video without one is left out",
+    )  # fmt: skip
+    videos.add_argument("--language", help="of several transcripts such as clip.en.vtt and clip.de.vtt")
 
     shapes = parser.add_argument_group("Sounding Shapes")
     shapes.add_argument("--validation", type=int, help="validation clips (a quarter of N)")
@@ -88,10 +98,16 @@ def _generate(args: argparse.Namespace, console: Console) -> None:
 
 def _reencode(args: argparse.Namespace, console: Console) -> None:
     settings = PrepareSettings(**_given(args, "short_side", "keyframe_distance", "fps", "sample_rate", "crf"))
+    transcripts = None
+    if args.transcripts is not None:
+        transcripts = TranscriptSource(args.transcripts or None, args.language)
+    elif args.language is not None:
+        raise ConfigurationError("--language chooses among transcripts: give --transcripts too")
     report = prepare_videos(
         args.source,
         args.output,
         settings,
+        transcripts=transcripts,
         **_given(args, "splits", "shards", "revision"),
         processes=args.processes,
         show_progress=not args.quiet,

@@ -6,7 +6,7 @@ same seconds. Everything drawn for a sample depends on its own seed alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,6 +155,7 @@ class TVTSCollator:
         Raises:
             DataError: too many bad samples.
             DecodeError, InputError, DataError: a bad sample, where the loader's policy is to raise.
+            ConfigurationError: transcripts that are not prepared.
         """
         loaded = self.loader.load_batch(samples, self._load)
         normalisation = self.processor.video_processor
@@ -200,6 +201,12 @@ class TVTSCollator:
         settings, config = self.augmentation, self.config
         if sample.get("transcript") is None:
             raise DataError("the sample has no transcript: the column 'transcript' is missing or empty")
+        if isinstance(sample["transcript"], Mapping):
+            # Aligning one can take seconds, which is no work for every draw of every clip.
+            raise ConfigurationError(
+                "the column 'transcript' holds raw annotations instead of words with times: make them once"
+                " with `videossl prepare SOURCE --transcripts --output FOLDER` and train on that folder"
+            )
         words = split_sentences(parse_transcript(sample["transcript"]))
         seconds = video.info.num_frames / video.info.fps
         duration = int(seconds)
