@@ -145,9 +145,9 @@ def test_a_file_is_found_by_the_name_of_its_video(tmp_path: Path) -> None:
         "d.mp4": "d.en.json3",  # words with times come before sentences
     }.items():
         assert source.find(sample(tmp_path / video)) == tmp_path / expected
-    with pytest.raises(DataError, match="no transcript of e.mp4"):
+    with pytest.raises(DataError, match=r"no transcript of e.mp4"):
         source.find(sample(tmp_path / "e.mp4"))
-    with pytest.raises(DataError, match="2 transcripts .*choose a language"):
+    with pytest.raises(DataError, match=r"2 transcripts .*choose a language"):
         TranscriptSource(tmp_path).find(sample(tmp_path / "c.mp4"))
     with pytest.raises(DataError, match="no file name"):
         source.find({"video": {"path": None, "bytes": b""}})
