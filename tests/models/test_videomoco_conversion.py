@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from models.tiny_videomoco import clips, make_config
+from videossl_hf import cli
 from videossl_hf.errors import CheckpointError
+from videossl_hf.hub.origin import read_origin
 from videossl_hf.models.videomoco.configuration_videomoco import VideoMoCoConfig
 from videossl_hf.models.videomoco.conversion_videomoco import (
     NEW,
@@ -60,11 +62,39 @@ def test_official_files_become_the_same_model(arch: str, mlp: bool, prefix: str,
     for key, value in model.state_dict().items():
         assert torch.equal(again.state_dict()[key], value), key
 
+    with pytest.raises(CheckpointError, match=r"D\.pth is no generator"):
+        convert(tmp_path / "D.pth", tmp_path / "D.pth")
+
     alone = convert(tmp_path / "D.pth")
     assert alone.generator is None
     assert alone.config.dropped_frames == "none"
     video = clips(2)
     assert torch.equal(alone.videomoco.get_video_features(video), model.videomoco.get_video_features(video))
+
+
+def test_the_command_takes_the_generator_beside_the_encoders(tmp_path: Path) -> None:
+    model = make_pretraining(num_frames=16, image_size=112)  # what the shapes of the official files tell
+    for name, state in zip(("D.pth", "G.pth"), parts(model), strict=True):
+        torch.save({"state_dict": state}, tmp_path / name)
+    command = ["convert", "videomoco", str(tmp_path / "D.pth"), str(tmp_path / "both")]
+    assert cli.main([*command, "--generator", str(tmp_path / "G.pth")]) == 0
+    again = VideoMoCoForPreTraining.from_pretrained(tmp_path / "both")
+    for key, value in model.generator.state_dict().items():
+        assert torch.equal(again.generator.state_dict()[key], value), key
+    origin = read_origin(tmp_path / "both")
+    assert origin is not None
+    assert (origin.checkpoint, list(origin.further_files)) == ("D.pth", ["G.pth"])
+
+
+def test_a_further_file_that_a_method_lacks_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({"state_dict": {}}, tmp_path / "a.pth")
+    command = ["convert", "stica", str(tmp_path / "a.pth"), str(tmp_path / "out"), "--generator"]
+    assert cli.main([*command, str(tmp_path / "a.pth")]) == 1
+    assert "checkpoints of stica have no generator" in capsys.readouterr().err
+    assert cli.main([*command, str(tmp_path / "absent.pth")]) == 1
+    assert "there is no checkpoint file" in capsys.readouterr().err
 
 
 def test_a_generator_tells_its_frames_and_a_size_that_fits() -> None:

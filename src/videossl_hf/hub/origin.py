@@ -7,7 +7,7 @@ Converted weights carry their authors' licence, never this package's. A licence 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ..errors import DataError, OutputError
@@ -53,6 +53,7 @@ class Origin:
         license: what the caller or the authors state, None when nobody has.
         source: where the file was published, None when not stated.
         converted_with: package and version.
+        further_files: name -> SHA-256 of other files that the same weights came from.
     """
 
     method: str
@@ -61,6 +62,7 @@ class Origin:
     license: str | None
     source: str | None
     converted_with: str
+    further_files: dict[str, str] = field(default_factory=dict)
 
 
 def hub_license(stated: str | None) -> dict[str, str]:

@@ -215,7 +215,14 @@ def convert(
     """
     state = read_state_dict(path)
     if generator is not None:
-        state |= read_state_dict(generator)
+        further = read_state_dict(generator)
+        foreign = sorted(key for key in further if not key.startswith("mask_generator."))
+        if foreign or not further:
+            raise CheckpointError(
+                f"{generator} is no generator of VideoMoCo: its keys must start with mask_generator., it has"
+                f" {', '.join(foreign[:3]) or 'none'}"
+            )
+        state |= further
     return load_official(state, infer_config(state, **overrides))
 
 
