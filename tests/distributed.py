@@ -1,4 +1,4 @@
-"""Runs a function in several real processes that are joined by gloo."""
+"""Runs a function in several gloo processes and compares their step with one process's."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 
 def _free_port() -> int:
@@ -56,3 +58,40 @@ def run_processes(function: Callable[..., Any], world: int, *arguments: Any) -> 
             start_method="forkserver",
         )
         return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(world)]
+
+
+def gradients_and_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """What a step leaves in a model: `gradient.NAME` of every trained parameter, `buffer.NAME`."""
+    gradients = {f"gradient.{name}": p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return gradients | {f"buffer.{name}": buffer for name, buffer in model.named_buffers()}
+
+
+def check_one_step(
+    first: dict[str, Tensor], second: dict[str, Tensor], whole: dict[str, Tensor], noise: float
+) -> None:
+    """Two processes have the `gradients_and_buffers` of one process with the joint batch.
+
+    Gradients in float64 to 1e-5 of each tensor's largest value, in float32 by their cosine (0.9999).
+
+    Args:
+        noise: relative to the largest gradient. What is not above it everywhere is zero but for rounding (a
+            bias before a BatchNorm, a shift that a softmax takes away) and only must stay as small.
+    """
+    assert first.keys() == second.keys() == whole.keys()
+    gradients = [name for name in whole if name.startswith("gradient.")]
+    assert gradients
+    noise *= max(whole[name].abs().max().item() for name in gradients)
+    for name in gradients:
+        expected, own = whole[name], first[name]
+        assert torch.equal(own, second[name]), "DDP averages"
+        largest = expected.abs().max().item()
+        if largest <= noise:
+            assert own.abs().max() <= 10 * noise, name
+        elif own.dtype == torch.float64:
+            torch.testing.assert_close(own, expected, rtol=0, atol=1e-5 * largest)
+        else:
+            cosine = F.cosine_similarity(own.flatten(), expected.flatten(), dim=0)
+            assert cosine >= 0.9999, f"{name}: cosine {cosine}"
+    for name in [name for name in whole if name.startswith("buffer.")]:
+        torch.testing.assert_close(first[name], whole[name], rtol=1e-4, atol=1e-5)
+        assert torch.equal(first[name], second[name]), name

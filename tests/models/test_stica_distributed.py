@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from distributed import run_processes
+from distributed import check_one_step, gradients_and_buffers, run_processes
 from models.stica_batches import tiny_batch, tiny_config
 from videossl_hf.models.stica.configuration_stica import STiCAConfig
 from videossl_hf.models.stica.modeling_stica import STiCAForPreTraining
@@ -39,8 +39,7 @@ def _train(case: str, own: slice) -> dict[str, Tensor]:
     output = wrapped(**batch)
     output.loss.backward()
     results = {"loss": output.loss.detach(), "accuracy": output.accuracy_video_to_audio}
-    results |= {f"gradient.{name}": parameter.grad for name, parameter in model.named_parameters()}
-    return results | {f"buffer.{name}": buffer for name, buffer in model.named_buffers()}
+    return results | gradients_and_buffers(model)
 
 
 def _of_rank(rank: int) -> dict[str, dict[str, Tensor]]:
@@ -61,23 +60,7 @@ def test_two_processes_are_one_with_the_joint_batch(case: str) -> None:
     tolerance = 1e-10 if is_double else 1e-5
     torch.testing.assert_close((first["loss"] + second["loss"]) / 2, whole["loss"], rtol=tolerance, atol=0)
     torch.testing.assert_close((first["accuracy"] + second["accuracy"]) / 2, whole["accuracy"])
-    largest = max(value.abs().max().item() for name, value in whole.items() if name.startswith("gradient."))
-    # Some gradients are zero but for rounding: shifts that a softmax or a BatchNorm takes away again.
-    noise = largest * (1e-12 if is_double else 1e-6)
-    for name, expected in whole.items():
-        if name.startswith("gradient.") and expected.abs().max() <= noise:
-            assert first[name].abs().max() <= 10 * noise
-        elif name.startswith("gradient."):
-            assert torch.equal(first[name], second[name]), "DDP averages"
-            if is_double:
-                atol = 1e-5 * expected.abs().max().item()
-                torch.testing.assert_close(first[name], expected, rtol=0, atol=atol)
-            else:
-                cosine = F.cosine_similarity(first[name].flatten(), expected.flatten(), dim=0)
-                assert cosine >= 0.9999, f"{name}: cosine {cosine}"
-        if name.startswith("buffer."):
-            torch.testing.assert_close(first[name], expected, rtol=1e-4, atol=1e-5)
-            assert torch.equal(first[name], second[name])
+    check_one_step(first, second, whole, noise=1e-12 if is_double else 1e-6)
 
 
 def _few_negatives_of_rank(rank: int, count: int) -> dict[str, Tensor]:

@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from distributed import run_processes
+from distributed import check_one_step, gradients_and_buffers, run_processes
 from models import tiny_vimpac
 from videossl_hf.models.vimpac.modeling_vimpac import VIMPACForPreTraining
 
@@ -33,8 +32,7 @@ def train(case: str, own: slice) -> dict[str, Tensor]:
     output = wrapped(**batch)
     output.loss.backward()
     results = {"loss": output.loss.detach(), "accuracy": output.accuracy_contrastive}
-    results |= {f"gradient.{name}": parameter.grad for name, parameter in model.named_parameters()}
-    return results | {f"buffer.{name}": buffer for name, buffer in model.named_buffers()}
+    return results | gradients_and_buffers(model)
 
 
 def of_rank(rank: int) -> dict[str, dict[str, Tensor]]:
@@ -55,24 +53,7 @@ def test_two_processes_are_one_with_the_joint_batch(case: str) -> None:
     tolerance = 1e-10 if is_double else 1e-5
     torch.testing.assert_close((first["loss"] + second["loss"]) / 2, whole["loss"], rtol=tolerance, atol=0)
     torch.testing.assert_close((first["accuracy"] + second["accuracy"]) / 2, whole["accuracy"])
-    largest = max(value.abs().max().item() for name, value in whole.items() if name.startswith("gradient."))
-    # Biases before a batch norm have no gradient but for rounding.
-    vanishing = "gradient.projection.layers."
-    noise = largest * (1e-12 if is_double else 1e-4)
-    for name, expected in whole.items():
-        if name.startswith(vanishing) and name.endswith("bias"):
-            assert first[name].abs().max() <= noise
-        elif name.startswith("gradient."):
-            assert torch.equal(first[name], second[name]), "DDP averages"
-            if is_double:
-                atol = 1e-5 * expected.abs().max().item()
-                torch.testing.assert_close(first[name], expected, rtol=0, atol=atol)
-            else:
-                cosine = F.cosine_similarity(first[name].flatten(), expected.flatten(), dim=0)
-                assert cosine >= 0.9999, f"{name}: cosine {cosine}"
-        elif name.startswith("buffer."):
-            torch.testing.assert_close(first[name], expected, rtol=1e-4, atol=1e-5)
-            assert torch.equal(first[name], second[name])
+    check_one_step(first, second, whole, noise=1e-12 if is_double else 1e-4)
 
 
 def losses_of_rank(rank: int) -> dict[str, Tensor]:
