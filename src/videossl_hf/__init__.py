@@ -1,7 +1,8 @@
 """Video representation learning on the Hugging Face Hub: pre-train, evaluate, publish, load.
 
 Importing this package registers every method with transformers' Auto classes, so that
-`AutoModel.from_pretrained(...)` loads its checkpoints without `trust_remote_code`. Every public class of
+`AutoModel.from_pretrained(...)` loads its checkpoints without `trust_remote_code`, and our tasks with its
+`pipeline`. Every public class of
 the package can be imported from here; a module is read when its first class is asked for.
 """
 
@@ -18,6 +19,14 @@ from .registry import COMPANIONS, METHODS, find_class, has_class
 from .remote_code import AUTO_CLASSES
 
 __version__ = "0.1.0"
+
+_PIPELINES = {
+    "zero-shot-video-classification": (
+        "hub.zero_shot_video_classification.ZeroShotVideoClassificationPipeline",
+        "AutoModel",
+    ),
+}
+"""Task -> our pipeline's class, and the Auto class that loads its model."""
 
 _CLASS = re.compile(r"^class ([A-Z]\w*)", flags=re.MULTILINE)
 _ALL = re.compile(r"^__all__ = \[(.*?)\]", flags=re.MULTILINE | re.DOTALL)
@@ -68,4 +77,15 @@ def _register_methods() -> None:
                 auto_class.register(config_class, find_class(method, suffix), exist_ok=True)
 
 
+def _register_pipelines() -> None:
+    """Tell transformers' `pipeline` about our tasks; a pipeline's file is read when it is asked for."""
+    from transformers.models import auto
+    from transformers.pipelines import PIPELINE_REGISTRY
+
+    for task, (path, auto_class) in _PIPELINES.items():
+        entry = {"impl": f"{__name__}.{path}", "pt": (getattr(auto, auto_class),), "type": "multimodal"}
+        PIPELINE_REGISTRY.supported_tasks[task] = entry
+
+
 _register_methods()
+_register_pipelines()
