@@ -43,7 +43,7 @@ class ZeroShotVideoClassificationPipeline(Pipeline):
         for name in ("get_video_features", "get_text_features"):
             if not hasattr(self.model, name):
                 raise InputError(
-                    f"{type(self.model).__name__} has no {name}: naming classes needs a video and a text tower"
+                    f"{type(self.model).__name__} has no {name}: it cannot compare videos with texts"
                 )
         self._classes: tuple[Any, Tensor] | None = None
 
