@@ -44,9 +44,14 @@ COMMANDS = {
         "pre-train a method from a recipe",
         "videossl pretrain training/recipes/stica/smoke.yaml --training.max_steps 100",
     ),
+    "finetune": Command(
+        "training.finetune",
+        "train a classifier on labelled videos",
+        "videossl finetune training/recipes/ila/adapt.yaml --data.train my_videos",
+    ),
     "evaluate": Command(
         "evaluation.evaluate",
-        "score the features of a model: kNN, linear probe, retrieval",
+        "score a model: kNN, linear probe and retrieval of its features, or its own classifier",
         "videossl evaluate outputs/run --data data/shapes --protocol knn",
     ),
     "extract": Command(

@@ -1,6 +1,6 @@
-"""Trains by a recipe in processes that can be killed, as `videossl pretrain` does.
+"""Trains by a recipe in processes that can be killed, as `videossl pretrain` and `finetune` do.
 
-    python run_recipe.py '[[["recipe.yaml", "--training.max_steps", "6"], null], [[...], 3]]'
+    python run_recipe.py '[[["pretrain", "recipe.yaml", "--training.max_steps", "6"], null], [[...], 3]]'
 
 does these runs one after the other, each in a fresh process (forked: libraries are imported once), and
 prints how each ended as a JSON list: its exit code, or "killed". A number kills the run, by SIGKILL and at
@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from videossl_hf.cli import main
-from videossl_hf.training import pretrain, trainer  # noqa: F401 - imported before the processes part
+from videossl_hf.training import finetune, pretrain, trainer  # noqa: F401 - imported before the processes part
 
 
 def last_step(output: Path) -> int:
@@ -32,7 +32,7 @@ def run(arguments: list[str], kill_at: int | None) -> int | str:
     child = os.fork()
     if child == 0:
         torch.set_num_threads(1)
-        os._exit(main(["pretrain", *arguments]))
+        os._exit(main(arguments))
     output = Path(arguments[arguments.index("--training.output_dir") + 1])
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)

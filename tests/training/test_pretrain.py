@@ -23,8 +23,9 @@ from videossl_hf.errors import (
     RecipeError,
 )
 from videossl_hf.registry import METHODS, find_class
-from videossl_hf.training.pretrain import PretrainingRun, pretrain
+from videossl_hf.training.pretrain import pretrain
 from videossl_hf.training.recipe import Recipe, load_recipe, make_recipe
+from videossl_hf.training.runs import TrainingRun
 
 
 def recipe(clips: Path, output: Path, **changes: Any) -> Recipe:
@@ -42,7 +43,7 @@ def recipe(clips: Path, output: Path, **changes: Any) -> Recipe:
     return make_recipe(tree)
 
 
-def train(made: Recipe, resume: str = "auto") -> PretrainingRun:
+def train(made: Recipe, resume: str = "auto") -> TrainingRun:
     return pretrain(made, resume=resume, console=Console(quiet=True))
 
 
@@ -235,5 +236,5 @@ def test_a_broken_clip_is_replaced_and_written_down(clips_with_a_broken_one: Pat
 
 def test_what_is_saved_reads_as_yaml_without_surprises(finished: Path) -> None:
     content = yaml.safe_load((finished / "recipe.yaml").read_text())
-    assert list(content)[:5] == ["method", "model", "processor", "data", "augmentation"]
+    assert list(content)[:6] == ["method", "task", "model", "processor", "data", "augmentation"]
     assert list(content)[5:] == ["optimizer", "schedule", "training", "evaluation"]

@@ -21,7 +21,10 @@ HERE = Path(__file__).parent
 RECIPES = HERE.parents[1] / "training/recipes"
 STEPS, SAVE_STEPS = 6, 2
 # So that a run this short goes through all that a training of the method has.
-SHORTENED = {"videomoco": {"model.adversarial_start_step": 4}}
+SHORTENED = {
+    "videomoco": {"model.adversarial_start_step": 4},
+    "ila": {"training.init_from": "null", "model.disturbance_decay_start_epoch": 1},
+}
 TIMES = {"clips_per_second", "data_wait_share", "peak_memory_gib", "train_runtime", "total_flos"}
 
 
@@ -44,22 +47,23 @@ def bits(tree: Any) -> Any:
     return [bits(value) for value in tree] if isinstance(tree, list | tuple) else tree
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if has_class(name, "ForPreTraining")])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))])
 def test_a_killed_training_goes_on_to_the_same_bits(
     method: str, seed: int, clips: Path, tmp_path: Path
 ) -> None:
     def arguments(name: str) -> list[str]:
+        pretrains = has_class(method, "ForPreTraining")
         settings = {
             "data.train": clips, "training.output_dir": tmp_path / name, "training.batch_size": 6,
             "training.max_steps": STEPS, "training.save_steps": SAVE_STEPS, "training.logging_steps": 1,
-            "training.seed": seed, "training.device": "cpu", "evaluation.knn_every": 3,
-            "evaluation.knn_k": 3, **SHORTENED.get(method, {}),
+            "training.seed": seed, "training.device": "cpu", "evaluation.knn_k": 3,
+            f"evaluation.{'knn' if pretrains else 'accuracy'}_every": 3, **SHORTENED.get(method, {}),
             **({"processor.tokenizer": clips / "tokenizer"} if method == "tvts" else {}),
             **({"processor.tokenizer_model": tmp_path / "tokenizer"} if method == "vimpac" else {}),
         }  # fmt: skip
         options = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
-        return [str(RECIPES / method / "smoke.yaml"), *options]
+        return ["pretrain" if pretrains else "finetune", str(RECIPES / method / "smoke.yaml"), *options]
 
     if method == "vimpac":  # whose smoke recipe leaves the tokeniser open
         tokenizer = DVAEConfig(hidden_size=8, num_blocks_per_group=1, vocab_size=128, use_decoder=False)

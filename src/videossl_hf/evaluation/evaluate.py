@@ -1,4 +1,4 @@
-"""`videossl evaluate MODEL --data D --protocol knn linear retrieval`: figures with intervals, into
+"""`videossl evaluate MODEL --data D --protocol knn linear retrieval classify`: figures with intervals, into
 results.json."""
 
 from __future__ import annotations
@@ -7,22 +7,30 @@ import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from ..errors import DataError
 from .features import feature_identity
-from .fingerprint import short_hash
+from .fingerprint import model_identity, short_hash
 from .inputs import FeatureSource, add_input_arguments
 from .linear import DEFAULT_L2_GRID
-from .protocols import Outcome, cross_modal_protocol, knn_protocol, linear_protocol, retrieval_protocol
+from .protocols import (
+    Outcome,
+    classify_protocol,
+    cross_modal_protocol,
+    knn_protocol,
+    linear_protocol,
+    retrieval_protocol,
+)
 from .results import Result, write_results
 from .splits import ExtractedSplit, make_result
 
 __all__ = ["add_arguments", "print_results", "run"]
 
-PROTOCOLS = ("knn", "linear", "retrieval", "cross-modal")
+PROTOCOLS = ("knn", "linear", "retrieval", "cross-modal", "classify")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--protocol", nargs="+", choices=PROTOCOLS, default=["knn"],
         help="knn and linear: train against test; retrieval: test queries train, right is the same class; "
-        "cross-modal: clips of test find their own sound and the reverse (knn)",
+        "cross-modal: clips of test find their own sound and the reverse; classify: a classifier's own "
+        "answers on test, where one that reads names of classes is asked for those of the data (knn)",
     )  # fmt: skip
     parser.add_argument("--train-split", default="train", help="neighbours, probe and gallery (train)")
     parser.add_argument(
@@ -89,6 +98,8 @@ class _Evaluation:
         """One result, or one a direction."""
         if protocol == "cross-modal":
             return self._cross_modal()
+        if protocol == "classify":
+            return [self._classify()]
         train, test = self._features(self.args.train_split), self._features(self.args.test_split)
         fitted = {"train": train}
         started = time.perf_counter()
@@ -132,6 +143,23 @@ class _Evaluation:
             )
         return results
 
+    def _classify(self) -> Result:
+        """The classifier's own answers; one that compares clips with words takes those of the data."""
+        model: Any = self.source.network("probabilities")
+        clips = self.source.clips(self.args.test_split)
+        own, asked = list(model.config.id2label.values()), clips.label_names or []
+        identity = model_identity(model)
+        is_new = getattr(model.config, "reads_labels", False) and own != asked
+        if is_new:
+            model.set_labels(asked, self.source.processor.tokenizer)
+        test = self._features(self.args.test_split, space="probabilities")
+        started = time.perf_counter()
+        names = list(model.config.id2label.values())
+        outcome = classify_protocol(test.table, names, seed=self.args.seed)
+        if is_new and not set(asked) <= set(own):
+            outcome.protocol["name"] = "zero-shot"
+        return self._result(outcome, test, {}, time.perf_counter() - started, **identity)
+
     def _features(self, split: str, modality: str | None = None, space: str = "features") -> ExtractedSplit:
         modality = modality or self.args.modality
         if (split, modality, space) not in self._extracted:
@@ -146,18 +174,22 @@ class _Evaluation:
         return self._extracted[split, modality, space]
 
     def _result(
-        self, outcome: Outcome, test: ExtractedSplit, others: dict[str, ExtractedSplit], seconds: float
+        self,
+        outcome: Outcome,
+        test: ExtractedSplit,
+        others: dict[str, ExtractedSplit],
+        seconds: float,
+        **notes: Any,
     ) -> Result:
-        notes = {"random_weights": True} if self.args.random_weights else {}
+        notes |= {"random_weights": True} if self.args.random_weights else {}
         return make_result(
             outcome,
-            self.source.model,
+            self.source.network("probabilities" if notes.get("class") else "features"),
             self.args.data,
             test,
             others,
             seed=self.args.seed,
             seconds=seconds,
             data_revision=self.args.data_revision,
-            id=self.args.model,
-            **notes,
+            **(notes | {"id": self.args.model}),
         )

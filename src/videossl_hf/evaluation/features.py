@@ -27,6 +27,9 @@ from .table import FeatureTable
 __all__ = ["embed", "extract_features", "feature_identity", "feature_model", "unwrapped"]
 
 
+SPACES = ("features", "shared", "probabilities")
+
+
 def unwrapped(model: nn.Module) -> nn.Module:
     """A model without DistributedDataParallel and torch.compile around it."""
     for wrapper in ("module", "_orig_mod"):
@@ -52,6 +55,10 @@ def feature_identity(model: nn.Module, clips: PreparedClips, space: str = "featu
     }
 
 
+def _video_inputs(inputs: Tensor) -> dict[str, Tensor]:
+    return {"pixel_values_videos" if inputs.is_floating_point() else "input_codes": inputs}
+
+
 @torch.no_grad()
 def embed(model: nn.Module, inputs: Tensor, modality: str = "video", space: str = "features") -> Tensor:
     """Features of one batch of clips in one view each: (clips, width) float32 on the CPU.
@@ -63,7 +70,7 @@ def embed(model: nn.Module, inputs: Tensor, modality: str = "video", space: str 
         modality: "video" or "audio".
         space: "features" reads `pooler_output` (or the mean over the tokens of a model without one) and
             `audio_pooler_output`; "shared" calls `get_video_embeddings` and `get_audio_embeddings`, where a
-            pre-training model lets modalities be compared.
+            pre-training model lets modalities be compared; "probabilities" are a classifier's.
 
     Raises:
         InputError: the model has no features of this kind.
@@ -71,6 +78,11 @@ def embed(model: nn.Module, inputs: Tensor, modality: str = "video", space: str 
     first = next(iter(model.parameters()), None)
     if first is not None:
         inputs = inputs.to(first.device, first.dtype if inputs.is_floating_point() else None)
+    if space == "probabilities":
+        outputs = model(**_video_inputs(inputs))
+        if getattr(outputs, "logits", None) is None:
+            raise InputError(f"{type(model).__name__} gives no logits: it is no classifier")
+        return outputs.logits.float().softmax(dim=-1).cpu()
     if space == "shared":
         method = getattr(model, f"get_{modality}_embeddings", None)
         if method is None:
@@ -80,7 +92,7 @@ def embed(model: nn.Module, inputs: Tensor, modality: str = "video", space: str 
             )
         return method(inputs).float().cpu()
     if modality == "video":
-        outputs = model(**{"pixel_values_videos" if inputs.is_floating_point() else "input_codes": inputs})
+        outputs = model(**_video_inputs(inputs))
         pooled = getattr(outputs, "pooler_output", None)
         if pooled is None:
             pooled = outputs.last_hidden_state.mean(dim=1)
@@ -120,7 +132,7 @@ def extract_features(
         views: "CLIPSxCROPS", e.g. "10x3": clips spread over the video, square crops along the longer side.
         modality: "video" or "audio".
         space: "features" of the backbone, or "shared": the space in which a pre-training model compares
-            video and sound.
+            video and sound; or "probabilities" of a classifier's classes.
         batch_size: clips through the network at a time (a sample has CLIPS * CROPS of them).
         cache_dir: folder for shards and manifest. What is there already is read, the rest is computed.
         shard_size: samples a file; an interruption costs at most one.
@@ -135,8 +147,8 @@ def extract_features(
     """
     if on_error not in ("raise", "skip"):
         raise InputError(f'on_error must be "raise" or "skip", got {on_error!r}')
-    if space not in ("features", "shared"):
-        raise InputError(f'space must be "features" or "shared", got {space!r}')
+    if space not in SPACES:
+        raise InputError(f"space must be one of {', '.join(SPACES)}, got {space!r}")
     if batch_size < 1 or shard_size < 1:
         raise InputError(f"batch_size and shard_size must be at least 1, got {batch_size} and {shard_size}")
     clips = dataset

@@ -67,8 +67,7 @@ class FeatureSource:
             revision=None if args.processor else args.revision,
             trust_remote_code=args.trust_remote_code,
         )
-        self.model = self._load(for_pretraining=False)
-        self._pretraining: nn.Module | None = None
+        self._networks: dict[str, Any] = {}
 
     def clips(self, split: str, modality: str | None = None) -> PreparedClips:
         """A split as the model sees it."""
@@ -82,12 +81,11 @@ class FeatureSource:
         )
 
     def network(self, space: str) -> nn.Module:
-        """The model that gives features, or the pre-training model that has the shared space."""
-        if space == "features":
-            return self.model
-        if self._pretraining is None:
-            self._pretraining = self._load(for_pretraining=True)
-        return self._pretraining
+        """The model that gives features, the pre-training model that has the shared space, or the classifier
+        that gives probabilities."""
+        if space not in self._networks:
+            self._networks[space] = self._load(space)
+        return self._networks[space]
 
     def extract(
         self, split: str, clips: PreparedClips, space: str = "features", **settings: Any
@@ -104,13 +102,14 @@ class FeatureSource:
             **settings,
         )
 
-    def _load(self, *, for_pretraining: bool) -> Any:
+    def _load(self, space: str) -> Any:
         model = load_model(
             self.args.model,
             revision=self.args.revision,
             random_weights=self.args.random_weights,
             seed=self.args.seed,
-            for_pretraining=for_pretraining,
+            for_pretraining=space == "shared",
+            for_classification=space == "probabilities",
             trust_remote_code=self.args.trust_remote_code,
         )
         return model.to(self.device)

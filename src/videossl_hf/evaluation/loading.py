@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForPreTraining, AutoProcessor
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForPreTraining,
+    AutoModelForVideoClassification,
+    AutoProcessor,
+)
 from transformers.utils import logging
 
 from ..errors import InputError
@@ -49,6 +55,7 @@ def load_model(
     random_weights: bool = False,
     seed: int = 0,
     for_pretraining: bool = False,
+    for_classification: bool = False,
     trust_remote_code: bool = False,
 ) -> Any:
     """A `PreTrainedModel`, or the module of a baseline, in eval mode on the CPU.
@@ -59,16 +66,19 @@ def load_model(
         random_weights: take the configuration alone and initialise it anew.
         seed: of that initialisation.
         for_pretraining: with its projection heads, for what lies in the space that modalities share.
+        for_classification: with its classifier.
         trust_remote_code: run the code that lies beside the weights, for methods this package does not have.
 
     Raises:
         InputError: there is no model of that name.
     """
     if name in BASELINES:
-        if for_pretraining or random_weights:
-            raise InputError(f"the baseline {name} has neither weights nor projection heads")
+        if for_pretraining or for_classification or random_weights:
+            raise InputError(f"the baseline {name} has neither weights nor heads")
         return make_baseline(name)
-    auto_class = AutoModelForPreTraining if for_pretraining else AutoModel
+    auto_class: Any = AutoModelForPreTraining if for_pretraining else AutoModel
+    if for_classification:
+        auto_class = AutoModelForVideoClassification
     settings = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
         if not random_weights:

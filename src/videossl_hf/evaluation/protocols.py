@@ -18,7 +18,14 @@ from .retrieval import class_ranks, pair_ranks
 from .scores import top_k_hits
 from .table import FeatureTable, check_features, check_same_classes
 
-__all__ = ["Outcome", "cross_modal_protocol", "knn_protocol", "linear_protocol", "retrieval_protocol"]
+__all__ = [
+    "Outcome",
+    "classify_protocol",
+    "cross_modal_protocol",
+    "knn_protocol",
+    "linear_protocol",
+    "retrieval_protocol",
+]
 
 
 @dataclass(frozen=True)
@@ -115,6 +122,31 @@ def cross_modal_protocol(
     return Outcome({"name": name, "ks": list(ks)}, _recalls(ranks, ks, seed) | {"MedR": median})
 
 
+def classify_protocol(test: FeatureTable, names: Sequence[str], *, seed: int = 0) -> Outcome:
+    """Top-1 (and top-5) of a classifier's own answers.
+
+    Args:
+        test: its probabilities, averaged over the views of each video, one column a class.
+        names: of its classes, in the order of the columns; the data's may stand in another order.
+        seed: of the interval.
+
+    Raises:
+        DataError: the data has no labels, or a class that the classifier does not know.
+        InputError: NaN probabilities.
+    """
+    if not test.label_names:
+        raise DataError("the test videos have no names of classes to compare with those of the classifier")
+    if unknown := [name for name in test.label_names if name not in names]:
+        raise DataError(
+            f"the classifier does not know {len(unknown)} of the {len(test.label_names)} classes of the data,"
+            f" such as {unknown[0]!r}; it knows {', '.join(list(names)[:5])}{' ...' * (len(names) > 5)}"
+        )
+    check_features(test.features, test.labels, name="test probabilities")
+    columns = torch.tensor([list(names).index(name) for name in test.label_names])
+    figures = _top_k(test.features, columns[test.labels], seed)
+    return Outcome({"name": "classify", "classes": len(names)}, figures, test.features)
+
+
 def _num_classes(train: FeatureTable) -> int:
     return len(train.label_names) if train.label_names else int(train.labels.max()) + 1
 
@@ -130,8 +162,12 @@ def _share(hits: Tensor, seed: int) -> Figure:
 
 
 def _accuracies(scores: Tensor, test: FeatureTable, seed: int) -> dict[str, Figure]:
+    return _top_k(scores, test.labels, seed)
+
+
+def _top_k(scores: Tensor, labels: Tensor, seed: int) -> dict[str, Figure]:
     ks = [k for k in (1, 5) if k == 1 or k < scores.shape[1]]
-    return {f"top{k}": _share(top_k_hits(scores, test.labels, k), seed) for k in ks}
+    return {f"top{k}": _share(top_k_hits(scores, labels, k), seed) for k in ks}
 
 
 def _recalls(ranks: Tensor, ks: Sequence[int], seed: int) -> dict[str, Figure]:

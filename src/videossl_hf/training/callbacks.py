@@ -163,8 +163,9 @@ class Throughput(TrainerCallback):
 class TrainingDisplay(TrainerCallback):
     """A progress bar in a terminal, one line a log entry elsewhere; on the first process only."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, task: str = "training") -> None:
         self.console = console
+        self.task_name = task
         self.progress: Progress | None = None
 
     def on_train_begin(
@@ -183,7 +184,7 @@ class TrainingDisplay(TrainerCallback):
                 console=self.console,
             )
             self.task = self.progress.add_task(
-                "pre-training", total=state.max_steps, completed=state.global_step, figures=""
+                self.task_name, total=state.max_steps, completed=state.global_step, figures=""
             )
             self.progress.start()
 

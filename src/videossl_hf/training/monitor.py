@@ -1,5 +1,5 @@
-"""The online monitor: how well do neighbours among the training clips name the validation clips, as training
-goes on.
+"""The online monitors: how well do neighbours among the training clips name the validation clips, or how well
+does the classifier itself, as training goes on.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from ..errors import DataError
 from ..evaluation.clips import PreparedClips
 from ..evaluation.features import extract_features
 from ..evaluation.knn import knn_classify
+from ..evaluation.scores import top_k_accuracy
+from ..evaluation.table import FeatureTable
 from .recipe import EvaluationRecipe
 
-__all__ = ["KNNMonitor", "draw_subset"]
+__all__ = ["AccuracyMonitor", "KNNMonitor", "draw_subset"]
 
 _LARGEST_KEPT = 2**30
 
@@ -69,9 +71,7 @@ class KNNMonitor:
             )
         self.recipe = recipe
         self.world_size = world_size
-        sample = PreparedClips(processor, queries, views=recipe.views)[0]
-        bytes_of_one = sample.inputs.nbytes if hasattr(sample, "inputs") else _LARGEST_KEPT
-        keep = bytes_of_one * (len(gallery) + len(queries)) <= _LARGEST_KEPT
+        keep = _can_keep(processor, queries, recipe.views, len(gallery) + len(queries))
         self.shares = {
             name: PreparedClips(
                 processor,
@@ -96,8 +96,60 @@ class KNNMonitor:
         table = extract_features(
             model, self.processor, self.shares[name], batch_size=self.recipe.batch_size, on_error="skip"
         )
-        if self.world_size == 1:
-            return table.features, table.labels
-        tables: list[Any] = [None] * self.world_size
-        torch.distributed.all_gather_object(tables, (table.features, table.labels))
-        return torch.cat([features for features, _ in tables]), torch.cat([labels for _, labels in tables])
+        return _of_all_processes(table, self.world_size)
+
+
+class AccuracyMonitor:
+    """A classifier's own accuracy on the validation clips, its probabilities averaged over the views of each.
+
+    Clips are kept and shared out as by `KNNMonitor`; no clip is left out or counted twice.
+
+    Args:
+        processor: of the model.
+        clips: map-style dataset whose labels are the model's, as `load_videos` returns it.
+        recipe: views, batch size.
+        rank, world_size: this process among all.
+    """
+
+    def __init__(
+        self, processor: Any, clips: Any, recipe: EvaluationRecipe, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.processor, self.recipe, self.world_size = processor, recipe, world_size
+        self.share = PreparedClips(
+            processor,
+            clips.select(range(rank, len(clips), world_size)),
+            views=recipe.views,
+            keep=_can_keep(processor, clips, recipe.views, len(clips)),
+        )
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        """`eval_top1`, `eval_top5` (of six classes or more) and `eval_loss`; the same on every process."""
+        table = extract_features(
+            model,
+            self.processor,
+            self.share,
+            space="probabilities",
+            batch_size=self.recipe.batch_size,
+            on_error="skip",
+        )
+        probabilities, labels = _of_all_processes(table, self.world_size)
+        ks = [k for k in (1, 5) if k == 1 or k < probabilities.shape[1]]
+        figures = {f"eval_top{k}": top_k_accuracy(probabilities, labels, k) for k in ks}
+        own = probabilities.double().gather(1, labels[:, None])
+        return figures | {"eval_loss": -own.clamp_min(1e-12).log().mean().item()}
+
+
+def _can_keep(processor: Any, clips: Any, views: str, count: int) -> bool:
+    """Whether `count` clips like the first fit into memory."""
+    sample = PreparedClips(processor, clips, views=views)[0]
+    bytes_of_one = sample.inputs.nbytes if hasattr(sample, "inputs") else _LARGEST_KEPT
+    return bytes_of_one * count <= _LARGEST_KEPT
+
+
+def _of_all_processes(table: FeatureTable, world_size: int) -> tuple[Tensor, Tensor]:
+    """Features and labels of all processes' shares."""
+    if world_size == 1:
+        return table.features, table.labels
+    tables: list[Any] = [None] * world_size
+    torch.distributed.all_gather_object(tables, (table.features, table.labels))
+    return torch.cat([features for features, _ in tables]), torch.cat([labels for _, labels in tables])

@@ -8,293 +8,70 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import torch
-import yaml
 from rich.console import Console
-from rich.table import Table
-from transformers import TrainingArguments, set_seed
+from transformers import TrainingArguments
 
-from ..data.datasets import SeededDataset, SeededStream, load_videos
+from ..data.datasets import load_videos
 from ..data.loading import SampleLoader
-from ..errors import ConfigurationError, RecipeError
-from ..evaluation.loading import quiet_libraries
+from ..errors import RecipeError
 from ..registry import find_class, has_class
-from .callbacks import TrainingDisplay
-from .checkpoints import choose_checkpoint, list_checkpoints, prepare_output_dir, verify_checkpoint
 from .monitor import KNNMonitor, draw_subset
 from .processors import make_processor
-from .recipe import Recipe, describe_keys, differences, load_recipe, make_recipe, recipe_text, save_recipe
-from .trainer import VideoSSLTrainer
+from .recipe import Recipe
+from .runs import Parts, TrainingRun, add_recipe_arguments, read_arguments, train_by_recipe
 
-__all__ = ["PretrainingRun", "add_arguments", "pretrain", "run"]
-
-RECIPE_FILE = "recipe.yaml"
-LEDGER_FILE = "bad_samples.jsonl"
-METRICS_FILE = "metrics.jsonl"
-
-# What may change between a run and its continuation without changing its numbers.
-_WITHOUT_EFFECT = (
-    *(
-        "output_dir",
-        "device",
-        "processes",
-        "prefetch_factor",
-        "logging_steps",
-        "save_steps",
-        "keep_checkpoints",
-    ),
-    *("num_workers", "report_to", "run_name", "push_to_hub", "hub_model_id", "hub_strategy", "hub_private"),
-)
-
-
-@dataclass(frozen=True)
-class PretrainingRun:
-    """What came out.
-
-    Attributes:
-        output_dir: holds the model with its code and processor, recipe.yaml, metrics.jsonl, checkpoints, and
-            bad_samples.jsonl where there were any.
-        steps: optimiser steps of the whole run.
-        resumed_from: step of the checkpoint that it went on from; None for a fresh start.
-        log: the lines of metrics.jsonl.
-    """
-
-    output_dir: Path
-    steps: int
-    resumed_from: int | None
-    log: list[dict[str, Any]]
+__all__ = ["add_arguments", "pretrain", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `videossl pretrain` and of training/pretrain.py."""
-    parser.add_argument("recipe", help="YAML file, such as training/recipes/stica/smoke.yaml")
-    parser.add_argument(
-        "--resume",
-        default="auto",
-        metavar="auto|never|CHECKPOINT",
-        help="auto: from the newest complete checkpoint in training.output_dir, if there is one (default)",
-    )
-    parser.add_argument(
-        "overrides",
-        nargs=argparse.REMAINDER,
-        metavar="--section.key VALUE",
-        help="recipe keys, over the file's values",
-    )
-    parser.add_argument_group(
-        "recipe keys [default]",
-        "model, processor and augmentation take the fields of the method's own classes; all methods have:\n"
-        + describe_keys(),
-    )
+    add_recipe_arguments(parser, "training/recipes/stica/smoke.yaml")
 
 
 def run(args: argparse.Namespace) -> int:
     """Load the recipe and train; returns the exit code."""
-    overrides = list(args.overrides)
-    resume = args.resume
-    while "--resume" in overrides:  # stands behind the recipe, where all is left to us
-        position = overrides.index("--resume")
-        if position + 1 == len(overrides):
-            raise RecipeError("--resume needs auto, never or a checkpoint folder")
-        resume = overrides[position + 1]
-        del overrides[position : position + 2]
-    pretrain(load_recipe(args.recipe, overrides), resume=resume)
+    recipe, resume = read_arguments(args)
+    pretrain(recipe, resume=resume)
     return 0
 
 
-def pretrain(recipe: Recipe, *, resume: str = "auto", console: Console | None = None) -> PretrainingRun:
+def pretrain(recipe: Recipe, *, resume: str = "auto", console: Console | None = None) -> TrainingRun:
     """Pre-train a method; every process of a distributed run calls this.
 
     Args:
         recipe: see `recipe.load_recipe`.
-        resume: "auto", "never" or a checkpoint folder, see `checkpoints.choose_checkpoint`.
-        console: where the first process reports; by default the terminal.
+        resume, console: see `runs.train_by_recipe`, also for further errors.
 
     Raises:
-        RecipeError, ConfigurationError: settings that cannot work (before anything heavy is done).
-        OutputError: the output folder cannot be written, or holds another run.
-        DataError: no such data, or too little of it.
-        CheckpointError: a damaged checkpoint, or one of another model.
-        NonFiniteLossError: the loss became NaN or infinite.
+        RecipeError: the recipe trains a classifier, or settings that cannot work.
     """
-    console = console or Console()
     if not has_class(recipe.method, "ForPreTraining"):
         raise RecipeError(
-            f"{recipe.method} is supervised, it has no pre-training. Its recipes are for"
-            " training/finetune.py, which is not part of this release yet"
+            f"{recipe.method} is supervised, it has no pre-training: run its recipes with"
+            " training/finetune.py (videossl finetune)"
+        )
+    if recipe.task != "pretraining":
+        raise RecipeError(
+            "this recipe trains a classifier: run it with training/finetune.py (videossl finetune)"
         )
     config = recipe.make_config()
-    output_dir = prepare_output_dir(recipe.training.output_dir)
-    checkpoint = choose_checkpoint(output_dir, resume)
-    if checkpoint is not None and resume == "auto":
-        _check_same_recipe(recipe, output_dir)
-    args = _training_arguments(recipe)
-    _check_processes(recipe, args, checkpoint, console)
 
-    with quiet_libraries():
-        set_seed(recipe.training.seed)
-        model = _make_model(recipe, config)
-        processor = make_processor(recipe.method, config, recipe.processor)
-        train_data, replacements = _training_data(recipe, args)
-        loader = SampleLoader(
-            recipe.data.on_bad_sample,
-            max_bad_share=recipe.data.max_bad_share,
-            max_tries=recipe.data.max_tries,
-            ledger=output_dir / LEDGER_FILE,
-            cache=recipe.data.cache,
-            cache_dir=recipe.data.cache_dir,
-            replacements=replacements,
-        )
-        settings = [recipe.augmentation] if recipe.augmentation is not None else [None]
-        collator = find_class(recipe.method, "Collator")(config, processor, *settings, loader)
-        display = TrainingDisplay(console)
-        trainer = VideoSSLTrainer(
-            model=model,
-            args=args,
-            optimizer_recipe=recipe.optimizer,
-            schedule_recipe=recipe.schedule,
-            monitor=_monitor(recipe, processor, args),
-            streaming=recipe.data.streaming,
-            keep_checkpoints=recipe.training.keep_checkpoints,
-            published={
-                RECIPE_FILE: lambda: recipe_text(recipe, hide_folders=True).encode(),
-                METRICS_FILE: (output_dir / METRICS_FILE).read_bytes,
-            },
-            callbacks=[display],
-            train_dataset=train_data,
-            eval_dataset=train_data,
-            data_collator=collator,
-            processor=processor,
-        )
-        if trainer.is_world_process_zero():
-            save_recipe(recipe, output_dir / RECIPE_FILE)
-            _introduce(console, recipe, trainer, checkpoint)
-        try:
-            trainer.train(resume_from_checkpoint=checkpoint)
-        finally:
-            display.close()
-        if recipe.training.push_to_hub:
-            trainer.push_to_hub()
+    def make_parts(dataset: Any, args: TrainingArguments) -> Parts:
+        model_class = find_class(recipe.method, "ForPreTraining")
+        if recipe.training.init_from is None:
+            model = model_class(config)
         else:
-            trainer.save_model()
-    steps = trainer.state.global_step
-    if trainer.is_world_process_zero():
-        console.print(f"[bold]{recipe.method}[/bold]: {steps} steps, saved to {output_dir}", highlight=False)
-    return PretrainingRun(
-        output_dir=output_dir,
-        steps=steps,
-        resumed_from=None if checkpoint is None else int(checkpoint.name.rsplit("-", 1)[-1]),
-        log=trainer.state.log_history,
-    )
+            model = model_class.from_pretrained(recipe.training.init_from, config=config)
+        processor = make_processor(recipe.method, config, recipe.processor)
 
+        def collator(loader: SampleLoader) -> Any:
+            return find_class(recipe.method, "Collator")(config, processor, recipe.augmentation, loader)
 
-def _check_same_recipe(recipe: Recipe, output_dir: Path) -> None:
-    """A checkpoint found by itself is only gone on from with the recipe that made it."""
-    path = output_dir / RECIPE_FILE
-    if not path.is_file():
-        return
-    ignored = {f"training.{name}" for name in _WITHOUT_EFFECT} | {"data.cache", "data.cache_dir"}
-    before = make_recipe(yaml.safe_load(path.read_text(encoding="utf-8")))
-    changed = differences(before, recipe, ignored)
-    if changed:
-        raise ConfigurationError(
-            f"{output_dir} holds a run with another recipe (it differs in {', '.join(changed[:5])}): choose "
-            "another --training.output_dir, or go on from it all the same with "
-            f"--resume {list_checkpoints(output_dir)[-1]}"
-        )
+        return Parts(model.train(), processor, collator, _monitor(recipe, processor, args))
 
-
-def _training_arguments(recipe: Recipe) -> TrainingArguments:
-    training, monitored = recipe.training, recipe.evaluation.knn_every is not None
-    on_cpu = training.device == "cpu" or not torch.accelerator.is_available()
-    return TrainingArguments(
-        output_dir=training.output_dir,
-        max_steps=training.max_steps or -1,
-        num_train_epochs=training.epochs or 0,
-        per_device_train_batch_size=training.batch_size,
-        gradient_accumulation_steps=training.gradient_accumulation_steps,
-        seed=training.seed,
-        use_cpu=on_cpu,
-        bf16=training.bf16,
-        torch_compile=training.compile,
-        activation_checkpointing=training.gradient_checkpointing,
-        max_grad_norm=training.max_grad_norm or 0.0,
-        learning_rate=recipe.optimizer.lr,
-        weight_decay=recipe.optimizer.weight_decay,
-        dataloader_num_workers=training.num_workers,
-        dataloader_prefetch_factor=training.prefetch_factor if training.num_workers else None,
-        dataloader_drop_last=True,
-        remove_unused_columns=False,
-        ddp_find_unused_parameters=training.find_unused_parameters,
-        logging_steps=training.logging_steps,
-        logging_first_step=True,
-        # Trainer's filter asks after every step whether the loss is NaN, which waits for the device; ours
-        # asks when a line is logged.
-        logging_nan_inf_filter=False,
-        save_steps=training.save_steps,
-        eval_strategy="steps" if monitored else "no",
-        eval_steps=recipe.evaluation.knn_every,
-        eval_on_start=monitored,
-        report_to=training.report_to,
-        run_name=training.run_name,
-        push_to_hub=training.push_to_hub,
-        hub_model_id=training.hub_model_id,
-        hub_strategy=training.hub_strategy,
-        hub_private_repo=training.hub_private,
-        disable_tqdm=True,
-    )
-
-
-def _check_processes(
-    recipe: Recipe, args: TrainingArguments, checkpoint: Path | None, console: Console
-) -> None:
-    wanted = recipe.training.processes
-    if wanted is not None and wanted != args.world_size:
-        raise ConfigurationError(
-            f"training.processes asks for {wanted}, but {args.world_size} run. Two on a CPU: "
-            "ACCELERATE_USE_CPU=true accelerate launch --config_file training/accelerate/cpu_2.yaml ..."
-        )
-    if checkpoint is not None:
-        before = verify_checkpoint(checkpoint)
-        if before != args.world_size and args.process_index == 0:
-            console.print(
-                f"[yellow]{checkpoint.name} was written by {before} process(es), {args.world_size} go on: "
-                "the samples of each step will be others than in an unbroken run[/yellow]"
-            )
-
-
-def _make_model(recipe: Recipe, config: Any) -> Any:
-    model_class = find_class(recipe.method, "ForPreTraining")
-    if recipe.training.init_from is None:
-        model = model_class(config)
-    else:
-        model = model_class.from_pretrained(recipe.training.init_from, config=config)
-    model.train()
-    if recipe.training.channels_last_3d:
-        for parameter in model.parameters():
-            if parameter.ndim == 5:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
-    return model
-
-
-def _training_data(recipe: Recipe, args: TrainingArguments) -> tuple[Any, SeededDataset | None]:
-    """The undecoded samples, and those that may replace a bad one."""
-    data, seed = recipe.data, recipe.training.seed
-    dataset = load_videos(data.train, data.train_split, streaming=data.streaming, revision=data.revision)
-    if data.streaming:
-        stream = SeededStream(
-            dataset,
-            seed,
-            shuffle_buffer=data.shuffle_buffer,
-            rank=args.process_index,
-            world_size=args.world_size,
-        )
-        return stream, None
-    seeded = SeededDataset(dataset, seed)
-    return seeded, seeded
+    return train_by_recipe(recipe, make_parts, resume=resume, console=console)
 
 
 def _monitor(recipe: Recipe, processor: Any, args: TrainingArguments) -> KNNMonitor | None:
@@ -311,26 +88,3 @@ def _monitor(recipe: Recipe, processor: Any, args: TrainingArguments) -> KNNMoni
         rank=args.process_index,
         world_size=args.world_size,
     )
-
-
-def _introduce(console: Console, recipe: Recipe, trainer: VideoSSLTrainer, checkpoint: Path | None) -> None:
-    """One look at what is about to happen."""
-    args = trainer.args
-    batch = trainer.get_total_train_batch_size(args)
-    parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
-    clips = "a stream" if recipe.data.streaming else f"{len(trainer.train_dataset):,} clips"
-    length = (
-        f"{recipe.training.max_steps:,} steps"
-        if recipe.training.max_steps
-        else f"{recipe.training.epochs:g} epochs"
-    )
-    table = Table.grid(padding=(0, 2))
-    for name, value in (
-        ("method", f"{recipe.method} ({parameters / 1e6:.2f} M parameters)"),
-        ("data", f"{recipe.data.train} ({clips})"),
-        ("device", f"{args.device.type}, {args.world_size} process(es){', bf16' if args.bf16 else ''}"),
-        ("length", f"{length}, {batch} clips a step"),
-        ("output", args.output_dir + (f", going on from {checkpoint.name}" if checkpoint else "")),
-    ):
-        table.add_row(f"[dim]{name}[/dim]", value)
-    console.print(table, highlight=False)

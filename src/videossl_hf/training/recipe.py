@@ -1,9 +1,9 @@
 """Recipes: one YAML file (and the command line over it) says all that a training run depends on.
 
-Its sections are method, model, processor, data, augmentation, optimizer, schedule, training, evaluation.
-`model` takes the fields of the method's configuration, `processor` and `augmentation` those of its processor
-and augmentation; the other sections are the dataclasses below. On the command line every key is written with
-its path, later ones winning:
+Its sections are method, task, model, processor, data, augmentation, optimizer, schedule, training and
+evaluation. `model` takes the fields of the method's configuration, `processor` and `augmentation` those of
+its processor and augmentation; the other sections are the dataclasses below. On the command line every key is
+written with its path, later ones winning:
 
     videossl pretrain training/recipes/stica/smoke.yaml --training.max_steps 10 --model.objective gdt
 """
@@ -20,6 +20,7 @@ from typing import Any, Literal
 import yaml
 from transformers.configuration_utils import PreTrainedConfig
 
+from ..data.labelled_clips import LabelledClipAugmentation
 from ..errors import OutputError, RecipeError
 from ..registry import METHODS, find_class, has_class
 from .processors import convert_processor_settings
@@ -36,6 +37,7 @@ __all__ = [
     "differences",
     "load_recipe",
     "make_recipe",
+    "model_fields",
     "recipe_text",
     "save_recipe",
 ]
@@ -171,9 +173,15 @@ class TrainingRecipe:
 
 @dataclass(frozen=True)
 class EvaluationRecipe:
-    """The online monitor: kNN of validation clips among training clips, from step 0 on."""
+    """The online monitor, from step 0 on: of pre-training, kNN of validation clips among training clips; of
+    a classifier, its own accuracy on the validation clips, the best model of which is kept."""
 
-    knn_every: int | None = setting(None, "steps between two evaluations; null: none", minimum=1)
+    knn_every: int | None = setting(
+        None, "pre-training: steps between two evaluations; null: none", minimum=1
+    )
+    accuracy_every: int | None = setting(
+        None, "classification: steps between two evaluations; null: none", minimum=1
+    )
     knn_k: int = setting(10, "neighbours that vote", minimum=1)
     knn_temperature: float | None = setting(None, "weight of a vote; null: all the same", minimum=0)
     train_samples: int | None = setting(1000, "training clips in the gallery; null: all", minimum=1)
@@ -188,13 +196,15 @@ class Recipe:
 
     Attributes:
         method: a name of the registry.
+        task: "pretraining", or "classification": a classifier learns labels (training/finetune.py).
         model: fields of the method's configuration (only those that differ from its defaults need to stand
             here).
         processor: fields of the method's processor that the configuration does not fix.
-        augmentation: the method's own typed augmentation, or None where it has none.
+        augmentation: the task's typed augmentation, or None where it has none.
     """
 
     method: str
+    task: str
     data: DataRecipe
     training: TrainingRecipe
     model: dict[str, Any] = field(default_factory=dict)
@@ -203,6 +213,12 @@ class Recipe:
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
     schedule: ScheduleRecipe = field(default_factory=ScheduleRecipe)
     evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
+
+    @property
+    def evaluation_steps(self) -> int | None:
+        """Steps between two evaluations by the monitor of the task."""
+        settings = self.evaluation
+        return settings.accuracy_every if self.task == "classification" else settings.knn_every
 
     def make_config(self) -> Any:
         """The method's configuration, checked by its own class.
@@ -217,14 +233,11 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values of every section, defaults included, that `make_recipe` reads back."""
-        values: dict[str, Any] = {"method": self.method}
-        config = self.make_config()
-        common = {item.name for item in dataclasses.fields(PreTrainedConfig)} - self.model.keys()
-        model = {item.name: getattr(config, item.name) for item in dataclasses.fields(config)}
+        values: dict[str, Any] = {"method": self.method, "task": self.task}
         for name in _SECTIONS:
             section = getattr(self, name)
             if name == "model":
-                section = {key: value for key, value in model.items() if key not in common}
+                section = model_fields(self.make_config()) | self.model
             if dataclasses.is_dataclass(section) and not isinstance(section, type):
                 section = dataclasses.asdict(section)
             values[name] = _plain(section or {})
@@ -241,7 +254,18 @@ _TYPED: dict[str, type] = {
 }
 
 
+def model_fields(config: Any) -> dict[str, Any]:
+    """The fields of a configuration that a recipe may hold, as plain values: neither those that every model
+    of transformers has, nor those that follow from the data (`fields_of_data` of its class)."""
+    left_out = {item.name for item in dataclasses.fields(PreTrainedConfig)}
+    left_out.update(getattr(config, "fields_of_data", ()))
+    names = [item.name for item in dataclasses.fields(config) if item.name not in left_out]
+    return {name: _plain(getattr(config, name)) for name in names}
+
+
 def _plain(value: Any) -> Any:
+    if isinstance(value, PreTrainedConfig):
+        return model_fields(value)
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -249,12 +273,20 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _known_keys(method: str) -> dict[str, Any]:
+def _augmentation_class(method: str, task: str) -> Any:
+    """The augmentation that a method has for a task, None where it has none. One that pre-trains has its own
+    for that; its classifiers, like all that bring none, see clips as `data.labelled_clips` makes them."""
+    if task == "classification" and has_class(method, "ForPreTraining"):
+        return LabelledClipAugmentation
+    return find_class(method, "Augmentation") if has_class(method, "Augmentation") else None
+
+
+def _known_keys(method: str, task: str) -> dict[str, Any]:
     """Every dotted key -> its default (or MISSING), for one method."""
-    keys: dict[str, Any] = {"method": dataclasses.MISSING}
+    keys: dict[str, Any] = {"method": dataclasses.MISSING, "task": dataclasses.MISSING}
     classes = dict(_TYPED, model=find_class(method, "Config"))
-    if has_class(method, "Augmentation"):
-        classes["augmentation"] = find_class(method, "Augmentation")
+    if augmentation := _augmentation_class(method, task):
+        classes["augmentation"] = augmentation
     for section in _SECTIONS:
         if section in classes:
             for item in dataclasses.fields(classes[section]):
@@ -321,6 +353,18 @@ def _override(tree: dict[str, Any], overrides: Sequence[str]) -> None:
         section[leaf] = CommandLineText(value)
 
 
+def _read_task(tree: Mapping[str, Any], method: str) -> str:
+    """The task that a recipe names; by default the first of those that the method has."""
+    tasks = {"pretraining": "ForPreTraining", "classification": "ForVideoClassification"}
+    known = [task for task, suffix in tasks.items() if has_class(method, suffix)]
+    task = tree.get("task")
+    if task is None:
+        return known[0]
+    if task not in known:
+        raise RecipeError(f"{method} has no task {task!r}: give {' or '.join(known)}")
+    return str(task)
+
+
 def make_recipe(tree: Mapping[str, Any]) -> Recipe:
     """Check a nested mapping and make it a typed recipe.
 
@@ -334,15 +378,16 @@ def make_recipe(tree: Mapping[str, Any]) -> Recipe:
     if not isinstance(method, str) or method not in METHODS:
         raise RecipeError(f"unknown method {method!r}: the methods are {', '.join(sorted(METHODS))}")
     method = str(method)
-    known = _known_keys(method)
+    task = _read_task(tree, method)
+    known = _known_keys(method, task)
     for section, content in tree.items():
-        if section not in ("method", *_SECTIONS):
+        if section not in ("method", "task", *_SECTIONS):
             keys = (
                 [f"{section}.{key}" for key in content]
                 if isinstance(content, Mapping) and content
                 else [section]
             )
-            raise unknown_key(keys[0], known if "." in keys[0] else ("method", *_SECTIONS))
+            raise unknown_key(keys[0], known if "." in keys[0] else ("method", "task", *_SECTIONS))
         if isinstance(content, Mapping) and section != "processor":
             for key in content:
                 if f"{section}.{key}" not in known:
@@ -350,8 +395,7 @@ def make_recipe(tree: Mapping[str, Any]) -> Recipe:
 
     values: dict[str, Any] = {name: from_mapping(cls, tree.get(name), name) for name, cls in _TYPED.items()}
     values["model"] = convert_fields(find_class(method, "Config"), tree.get("model"), "model")
-    if has_class(method, "Augmentation"):
-        augmentation = find_class(method, "Augmentation")
+    if augmentation := _augmentation_class(method, task):
         values["augmentation"] = from_mapping(augmentation, tree.get("augmentation"), "augmentation")
     elif tree.get("augmentation"):
         raise RecipeError(
@@ -359,7 +403,10 @@ def make_recipe(tree: Mapping[str, Any]) -> Recipe:
         )
     if values["data"].streaming and values["training"].max_steps is None:
         raise RecipeError("a stream has no length, so that epochs mean nothing: set training.max_steps")
-    recipe = Recipe(method=method, **values)
+    other = "knn_every" if task == "classification" else "accuracy_every"
+    if getattr(values["evaluation"], other) is not None:
+        raise RecipeError(f"evaluation.{other} is not for the task {task}: leave it null")
+    recipe = Recipe(method=method, task=task, **values)
     settings = convert_processor_settings(method, recipe.make_config(), tree.get("processor"))
     return dataclasses.replace(recipe, processor=settings)
 
@@ -411,7 +458,7 @@ def differences(one: Recipe, other: Recipe, ignore: Iterable[str] = ()) -> list[
     """Dotted keys in which two recipes differ, but for `ignore` (keys or whole sections)."""
     skipped = set(ignore)
     first, second = one.to_dict(), other.to_dict()
-    found = [] if one.method == other.method else ["method"]
+    found = [name for name in ("method", "task") if getattr(one, name) != getattr(other, name)]
     for section in _SECTIONS:
         for key in sorted(first[section].keys() | second[section].keys()):
             path = f"{section}.{key}"

@@ -30,10 +30,11 @@ from .checkpoints import SEAL, prune_checkpoints, remove_checkpoint, seal_checkp
 from .optimization import make_optimizer, make_scheduler, scale_learning_rate
 from .recipe import OptimizerRecipe, ScheduleRecipe
 
-__all__ = ["VideoSSLTrainer"]
+__all__ = ["BEST_FOLDER", "VideoSSLTrainer"]
 
 logger = logging.getLogger(__name__)
 
+BEST_FOLDER = "best"
 _NOT_A_STEP = torch.iinfo(torch.int64).max
 _PUBLISHED = {".safetensors", ".json", ".py", ".txt", ".model", ".md"}
 _ONLY_FOR_RESUME = ("optimizer", "scheduler", "scaler", "rng_state", "trainer_state", "training_args", SEAL)
@@ -104,6 +105,8 @@ class VideoSSLTrainer(Trainer):
             calls it.
         streaming: `train_dataset` is a stream.
         keep_checkpoints: so many complete checkpoints stay.
+        keep_best: a figure of the monitor, such as "eval_top1": the model with the highest so far, the first
+            of equals, lies in the folder `best` of the run.
         published: further files that are published with the model: name in the repository -> what gives the
             content of that moment.
 
@@ -127,6 +130,7 @@ class VideoSSLTrainer(Trainer):
         monitor: Callable[[nn.Module], dict[str, float]] | None = None,
         streaming: bool = False,
         keep_checkpoints: int = 2,
+        keep_best: str | None = None,
         published: dict[str, Callable[[], bytes]] | None = None,
         callbacks: list[TrainerCallback] | None = None,
         **kwargs: Any,
@@ -143,6 +147,7 @@ class VideoSSLTrainer(Trainer):
         self.monitor = monitor
         self.streaming = streaming
         self.keep_checkpoints = keep_checkpoints
+        self.keep_best = keep_best
         self.published = published or {}
         self.steps_to_replay = 0
         self._loss_parts = LossParts()
@@ -291,9 +296,18 @@ class VideoSSLTrainer(Trainer):
         model = self.accelerator.unwrap_model(self.model)
         with _undisturbed(model):
             figures = self.monitor(model)
+        self._save_if_best(figures)
         self.log(figures)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
         return figures
+
+    def _save_if_best(self, figures: dict[str, float]) -> None:
+        """The log says what was best before, so that a run that goes on decides as an unbroken one does."""
+        name = self.keep_best
+        if name is not None and self.state.global_step > 0:
+            before = [entry[name] for entry in self.state.log_history if name in entry and entry["step"] > 0]
+            if figures[name] > max(before, default=-math.inf):
+                self.save_model(str(Path(self.args.output_dir) / BEST_FOLDER), _internal_call=True)
 
     # ---- checkpoints ----
 

@@ -1,8 +1,10 @@
 """Configuration of ILA: CLIP's two towers, the alignment inside the vision tower, and the head."""
 
 import re
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
+from transformers import CLIPConfig
 from transformers.activations import ACT2FN
 
 from ...nn.base_config import VideoSSLConfig, check_range
@@ -31,6 +33,14 @@ TOWERS: dict[str, dict[str, int]] = {
         "patch_size": 14,
     },
 }
+_LAYER_FIELDS = (
+    *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+    *("hidden_act", "layer_norm_eps"),
+)
+VISION_FIELDS = (*_LAYER_FIELDS, "num_channels", "image_size", "patch_size")
+TEXT_FIELDS = (*_LAYER_FIELDS, "vocab_size", "max_position_embeddings", "eos_token_id")
+LEGACY_END_OF_TEXT = 2
+"""What older CLIP configurations state; the token meant is the last of the vocabulary."""
 DATASETS: dict[str, dict[str, Any]] = {
     "k400": {"head": "text", "interactive_block": "depthwise", "num_labels": 400},
     "ssv2": {"head": "linear", "interactive_block": "dense", "num_labels": 174},
@@ -162,7 +172,8 @@ class ILAConfig(VideoSSLConfig):
     head (`str`): "text" compares a clip with the names of the classes, prompted by the clip; "linear" is a
         classifier that knows no words.
     head_dim (`int`): width of each attention head of the temporal transformer and of the prompts.
-    mit_num_layers (`int`): blocks of the transformer that joins the frames (multi-frame integration).
+    mit_num_layers (`int`): blocks of the transformer that joins the frames (multi-frame integration); 0
+        averages the frames, whatever their order.
     prompt_layers (`int`): blocks that make the prompts.
     prompt_alpha (`float`): weight of the prompts at the start.
     label_tokens (`dict[str, list[int]]`, optional): the token ids of every class name, start and end
@@ -184,6 +195,7 @@ class ILAConfig(VideoSSLConfig):
     """
 
     model_type = "ila"
+    fields_of_data: ClassVar[tuple[str, ...]] = ("label_tokens",)
     vision_config: Any = None
     text_config: Any = None
     projection_dim: int = 512
@@ -258,6 +270,28 @@ class ILAConfig(VideoSSLConfig):
             del settings["num_labels"]
         return cls(**(settings | overrides))
 
+    @classmethod
+    def from_clip(cls, clip: Any, **overrides: Any) -> "ILAConfig":
+        """A model on the towers of CLIP: its sizes, and its activations.
+
+        Args:
+            clip: a `CLIPConfig`, or the folder or Hub id of one.
+            overrides: further fields; `vision_config` and `text_config` may hold some of the towers' only,
+                and `image_size` is the vision tower's.
+        """
+        clip = clip if isinstance(clip, CLIPConfig) else CLIPConfig.from_pretrained(clip)
+        settings: dict[str, Any] = {"projection_dim": clip.projection_dim} | overrides
+        image_size = settings.pop("image_size", None)
+        for tower, names in (("vision_config", VISION_FIELDS), ("text_config", TEXT_FIELDS)):
+            given = settings.get(tower) or {}
+            given = dict(given) if isinstance(given, Mapping) else given.to_dict()
+            settings[tower] = {name: getattr(getattr(clip, tower), name) for name in names} | given
+        if image_size is not None:
+            settings["vision_config"]["image_size"] = image_size
+        if settings["text_config"]["eos_token_id"] == LEGACY_END_OF_TEXT:
+            settings["text_config"]["eos_token_id"] = None
+        return cls(**settings)
+
     @property
     def image_size(self) -> int:
         """Height and width of a frame."""
@@ -273,13 +307,18 @@ class ILAConfig(VideoSSLConfig):
         """Whether there is a text tower."""
         return self.head == "text"
 
+    @property
+    def reads_labels(self) -> bool:
+        """Whether a classifier compares clips with the names of their classes."""
+        return self.has_text
+
     def validate_architecture(self) -> None:
         """Refuse sizes that cannot work, before anything is built."""
         check_range("num_frames", self.num_frames, 2, LARGEST_COUNT)
         for name in ("projection_dim", "head_dim", "align_hidden"):
             check_range(name, getattr(self, name), 1, LARGEST_WIDTH)
-        for name in ("mit_num_layers", "prompt_layers"):
-            check_range(name, getattr(self, name), 1, LARGEST_COUNT)
+        check_range("mit_num_layers", self.mit_num_layers, 0, LARGEST_COUNT)
+        check_range("prompt_layers", self.prompt_layers, 1, LARGEST_COUNT)
         if self.projection_dim % self.head_dim:
             raise ValueError(
                 f"projection_dim={self.projection_dim} must be a multiple of head_dim={self.head_dim}"

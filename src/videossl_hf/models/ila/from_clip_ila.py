@@ -1,8 +1,7 @@
-"""What ILA takes over from a CLIP checkpoint: sizes, activation, weights, tokenizer."""
+"""What ILA takes over from a CLIP checkpoint besides its sizes: weights and tokenizer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +10,15 @@ from torch import Tensor
 from transformers import CLIPModel
 
 from ...errors import CheckpointError, ConfigurationError
-from .configuration_ila import ILAConfig
 from .text_ila import saved_tokenizer
 from .vision_ila import resize_position_table
 
 __all__ = [
-    "clip_config",
     "clip_model",
     "clip_state_dict",
     "clip_tokenizer",
     "load_clip_weights",
 ]
-
-_VISION_FIELDS = (
-    *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
-    *("num_channels", "image_size", "patch_size", "hidden_act", "layer_norm_eps"),
-)
-_TEXT_FIELDS = (
-    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
-    *("max_position_embeddings", "hidden_act", "layer_norm_eps", "eos_token_id"),
-)
-LEGACY_END_OF_TEXT = 2
-"""What older CLIP configurations state; the token meant is the last of the vocabulary."""
 
 
 def clip_model(source: Any) -> CLIPModel:
@@ -50,24 +36,6 @@ def clip_model(source: Any) -> CLIPModel:
         missing = sorted(info["missing_keys"])
         raise CheckpointError(f"{source} is no CLIP checkpoint; missing: {', '.join(missing[:6])}")
     return model
-
-
-def clip_config(clip: Any, overrides: Mapping[str, Any]) -> ILAConfig:
-    """The configuration of an ILA model on a CLIP model's towers, its activations included.
-
-    Args:
-        clip: a `CLIPConfig`.
-        overrides: further fields of `ILAConfig`; `image_size` is the vision tower's.
-    """
-    overrides = dict(overrides)
-    vision = {name: getattr(clip.vision_config, name) for name in _VISION_FIELDS}
-    text = {name: getattr(clip.text_config, name) for name in _TEXT_FIELDS}
-    if "image_size" in overrides:
-        vision["image_size"] = overrides.pop("image_size")
-    if text["eos_token_id"] == LEGACY_END_OF_TEXT:
-        text["eos_token_id"] = None
-    settings = {"vision_config": vision, "text_config": text, "projection_dim": clip.projection_dim}
-    return ILAConfig(**(settings | overrides))
 
 
 def clip_state_dict(clip: CLIPModel) -> dict[str, Tensor]:
@@ -99,13 +67,15 @@ def load_clip_weights(model: Any, clip: CLIPModel) -> None:
 
 
 def clip_tokenizer(source: Any, tokenizer: Any = None) -> Any:
-    """The tokenizer given, or the one beside a CLIP checkpoint.
+    """The tokenizer given (itself, or its folder or Hub id), or the one beside a CLIP checkpoint.
 
     Raises:
         ConfigurationError: there is none.
     """
     if tokenizer is None and isinstance(source, (str, Path)):
-        tokenizer = saved_tokenizer(source, {})
+        tokenizer = source
+    if isinstance(tokenizer, (str, Path)):
+        tokenizer = saved_tokenizer(tokenizer, {})
     if tokenizer is None:
         raise ConfigurationError("the text head needs the tokenizer of the CLIP checkpoint: pass tokenizer=")
     return tokenizer

@@ -30,7 +30,7 @@ from ...nn.classification import classification_loss
 from ...nn.mlp import Mlp
 from .configuration_ila import ILAConfig
 from .fold_ila import fold_batch_norms
-from .from_clip_ila import clip_config, clip_model, clip_tokenizer, load_clip_weights
+from .from_clip_ila import clip_model, clip_tokenizer, load_clip_weights
 from .layers_ila import ILAAttention, started
 from .text_ila import ILATextEncoder, pad_tokens, saved_tokenizer, tokenize_labels
 from .vision_ila import ILABlock, ILAMultiFrameIntegration, ILAVisionEmbeddings, ILAVisionEncoder
@@ -214,7 +214,7 @@ class ILAModel(ILAPreTrainedModel):
             CheckpointError: it is no CLIP model, or keys or shapes differ.
         """
         clip = clip_model(clip)
-        model = cls(clip_config(clip.config, overrides))
+        model = cls(ILAConfig.from_clip(clip.config, **overrides))
         load_clip_weights(model, clip)
         return model.eval()
 
@@ -332,13 +332,13 @@ class ILAForVideoClassification(ILAPreTrainedModel):
         Args:
             clip: a `CLIPModel` of transformers, or the folder or Hub id of one.
             labels: names of the classes.
-            tokenizer: of the CLIP checkpoint; read from its folder or id if that was given.
+            tokenizer: of the CLIP checkpoint, or its folder or id; read from that of `clip` by default.
             overrides: fields of the configuration, as for `ILAModel.from_clip`.
         """
         labels = list(labels)
         names = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
         source, clip = clip, clip_model(clip)
-        model = cls(clip_config(clip.config, names | overrides))
+        model = cls(ILAConfig.from_clip(clip.config, **(names | overrides)))
         load_clip_weights(model.ila, clip)
         if model.config.has_text:
             model.set_labels(labels, clip_tokenizer(source, tokenizer))

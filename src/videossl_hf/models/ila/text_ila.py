@@ -95,7 +95,8 @@ class ILATextEncoder(nn.Module):
 
 
 def tokenize_labels(labels: Iterable[str], tokenizer: Any, config: ILAConfig) -> dict[str, list[int]]:
-    """Token ids of class names as they stand, without a sentence around them.
+    """Token ids of class names as they stand, without a sentence around them; an underscore is a space, as in
+    names of folders.
 
     Args:
         labels: the names.
@@ -106,14 +107,14 @@ def tokenize_labels(labels: Iterable[str], tokenizer: Any, config: ILAConfig) ->
         name -> ids, from the start of text to the end of text.
 
     Raises:
-        ConfigurationError: two classes of one name, a name that is empty or exceeds the text context, or a
-            tokenizer whose end of text is another.
+        ConfigurationError: two classes of one name or of the same tokens, a name that is empty or exceeds the
+            text context, or a tokenizer whose end of text is another.
     """
     labels, text, tokens = list(labels), config.text_config, {}
     if doubled := sorted({label for label in labels if labels.count(label) > 1}):
         raise ConfigurationError(f"two classes are called {doubled[0]!r}: give each a name of its own")
     for label in labels:
-        ids = [int(index) for index in tokenizer(label)["input_ids"]]
+        ids = [int(index) for index in tokenizer(label.replace("_", " "))["input_ids"]]
         if text.eos_token_id not in ids or max(ids) >= text.vocab_size:
             raise ConfigurationError(
                 f"the tokenizer turns {label!r} into {ids}, which does not end with token {text.eos_token_id}"
@@ -127,6 +128,11 @@ def tokenize_labels(labels: Iterable[str], tokenizer: Any, config: ILAConfig) ->
             )
         if len(ids) < 3:
             raise ConfigurationError(f"the label {label!r} has no word in it: the text head needs names")
+        if twin := next((other for other, known in tokens.items() if known == ids), None):
+            raise ConfigurationError(
+                f"the tokenizer turns {twin!r} and {label!r} into the same tokens, so that no clip could tell"
+                " them apart: give the classes names whose words it knows"
+            )
         tokens[label] = ids
     return tokens
 
