@@ -82,6 +82,8 @@ def finetune(recipe: Recipe, *, resume: str = "auto", console: Console | None = 
         processor = make_processor(recipe.method, model.config, settings)
         if reads_labels:
             model.set_labels(labels, processor.tokenizer)
+        if recipe.training.classifier_only:
+            _freeze_backbone(model)
         supervised = not has_class(recipe.method, "ForPreTraining")
         collator_class = find_class(recipe.method, "Collator") if supervised else LabelledClipCollator
 
@@ -166,6 +168,16 @@ def _start(recipe: Recipe, labels: list[str]) -> Any:
     backbone = find_class(recipe.method, "Model").from_pretrained(source, config=config)
     setattr(model, model_class.base_model_prefix, backbone)
     return model
+
+
+def _freeze_backbone(model: Any) -> None:
+    """Nothing below the classifier has a gradient; whether BatchNorm follows the clips is the method's own
+    setting."""
+    model.base_model.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise RecipeError(
+            f"training.classifier_only: {type(model).__name__} has no parameters beyond its backbone"
+        )
 
 
 def _monitor(

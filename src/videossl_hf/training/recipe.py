@@ -134,6 +134,9 @@ class TrainingRecipe:
     init_from: str | None = setting(
         None, "folder or Hub id whose weights the run starts from; null: random ones"
     )
+    classifier_only: bool = setting(
+        False, "classification: the linear protocol, in which nothing but the classifier learns"
+    )
     device: Literal["auto", "cpu"] = setting("auto", "cpu: even where there is an accelerator")
     processes: int | None = setting(
         None, "refuse to run in any other number of processes; null: any", minimum=1
@@ -406,6 +409,8 @@ def make_recipe(tree: Mapping[str, Any]) -> Recipe:
     other = "knn_every" if task == "classification" else "accuracy_every"
     if getattr(values["evaluation"], other) is not None:
         raise RecipeError(f"evaluation.{other} is not for the task {task}: leave it null")
+    if values["training"].classifier_only and task != "classification":
+        raise RecipeError(f"training.classifier_only is not for the task {task}, which has no classifier")
     recipe = Recipe(method=method, task=task, **values)
     settings = convert_processor_settings(method, recipe.make_config(), tree.get("processor"))
     return dataclasses.replace(recipe, processor=settings)
