@@ -77,9 +77,10 @@ def test_crops_are_those_of_cropping_and_pooling_the_map_one_by_one() -> None:
     crops = [boxes((4, 7, 7)), boxes((4, 7, 7))]
     output = model(*views, tiny_sound(3).double(), crops=crops)
     encoder = model.stica.video_model
+    maps = [encoder.feature_map(view) for view in views]
 
     def embed(view: int, kind: str, index: int) -> Tensor:
-        crop = encoder.feature_map(views[view])
+        crop = maps[view]
         box = getattr(crops[view], kind)[index].tolist()
         crop = (
             crop[..., box[0] : box[1], box[2] : box[3]]
