@@ -97,10 +97,14 @@ def finetune(recipe: Recipe, *, resume: str = "auto", console: Console | None = 
 
 
 def _checkpoint_settings(source: str) -> dict[str, Any]:
+    """The contents of a checkpoint's config.json."""
     try:
-        return PreTrainedConfig.get_config_dict(source)[0]
+        settings = PreTrainedConfig.get_config_dict(source)[0]
     except OSError as error:
-        raise CheckpointError(f"training.init_from: {source} holds no config.json: {error}") from error
+        raise CheckpointError(f"training.init_from: {source} is no checkpoint: {error}") from error
+    if "model_type" not in settings:
+        raise CheckpointError(f"training.init_from: {source} holds no config.json of a model")
+    return settings
 
 
 def _resolve(recipe: Recipe) -> Recipe:
