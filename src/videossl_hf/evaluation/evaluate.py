@@ -1,4 +1,4 @@
-"""`videossl evaluate MODEL --data D --protocol knn linear retrieval classify`: figures with intervals, into
+"""`videossl evaluate MODEL --data D --protocol knn linear retrieval ...`: figures with intervals, into
 results.json."""
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
-from ..errors import DataError
+from ..errors import DataError, InputError
+from ..nn.text_features import class_features, text_features
 from .features import feature_identity
 from .fingerprint import model_identity, short_hash
 from .inputs import FeatureSource, add_input_arguments
@@ -24,13 +26,23 @@ from .protocols import (
     knn_protocol,
     linear_protocol,
     retrieval_protocol,
+    sorting_protocol,
+    zero_shot_protocol,
 )
 from .results import Result, write_results
+from .script_sorting import sort_scripts
 from .splits import ExtractedSplit, make_result
+from .table import FeatureTable
+from .texts import TEXT_COLUMNS, read_texts
 
 __all__ = ["add_arguments", "print_results", "run"]
 
-PROTOCOLS = ("knn", "linear", "retrieval", "cross-modal", "classify")
+PROTOCOLS = (
+    *("knn", "linear", "retrieval", "cross-modal", "classify"),
+    *("text_retrieval", "zero_shot", "script_sorting"),
+)
+
+RANKS, TEXT_RANKS = (1, 5, 20), (1, 5, 10)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--protocol", nargs="+", choices=PROTOCOLS, default=["knn"],
         help="knn and linear: train against test; retrieval: test queries train, right is the same class; "
         "cross-modal: clips of test find their own sound and the reverse; classify: a classifier's own "
-        "answers on test, where one that reads names of classes is asked for those of the data (knn)",
+        "answers on test, where one that reads names of classes is asked for those of the data; "
+        "text_retrieval: clips of test find their own text and the reverse; zero_shot: the class whose name "
+        "is nearest; script_sorting: a pre-training model orders the scripts of transcripts (knn)",
     )  # fmt: skip
     parser.add_argument("--train-split", default="train", help="neighbours, probe and gallery (train)")
     parser.add_argument(
@@ -53,8 +67,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--l2", type=float, nargs="+", default=list(DEFAULT_L2_GRID), help="linear: penalties to try"
     )
     parser.add_argument(
-        "--ranks", type=int, nargs="+", default=[1, 5, 20], help="retrieval: k of R@k (1 5 20)"
+        "--ranks", type=int, nargs="+", help="retrieval: k of R@k (1 5 20; text_retrieval: 1 5 10)"
     )
+    parser.add_argument(
+        "--text-column", choices=TEXT_COLUMNS,
+        help="text_retrieval: of one text a clip, or of speech in as many equal parts as the model has "
+        "scripts (the first that there is)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--prompt", nargs="+", default=["{}"], metavar="TEXT",
+        help='zero_shot: what names of classes are put into, such as "a person {}"; several are averaged',
+    )  # fmt: skip
     parser.add_argument("--cache", type=Path, help="folder for features, to come back to them")
     parser.add_argument(
         "--output", type=Path, default=Path("results.json"), help="results file (results.json)"
@@ -96,10 +119,15 @@ class _Evaluation:
 
     def results(self, protocol: str) -> list[Result]:
         """One result, or one a direction."""
-        if protocol == "cross-modal":
-            return self._cross_modal()
-        if protocol == "classify":
-            return [self._classify()]
+        of_one_split = {
+            "cross-modal": self._cross_modal,
+            "classify": self._classify,
+            "text_retrieval": self._text_retrieval,
+            "zero_shot": self._zero_shot,
+            "script_sorting": self._script_sorting,
+        }
+        if protocol in of_one_split:
+            return of_one_split[protocol]()
         train, test = self._features(self.args.train_split), self._features(self.args.test_split)
         fitted = {"train": train}
         started = time.perf_counter()
@@ -116,7 +144,8 @@ class _Evaluation:
                 train.table, test.table, validation, l2_grid=self.args.l2, seed=self.args.seed
             )
         else:
-            outcome = retrieval_protocol(train.table, test.table, ks=self.args.ranks, seed=self.args.seed)
+            ks = self.args.ranks or RANKS
+            outcome = retrieval_protocol(train.table, test.table, ks=ks, seed=self.args.seed)
         return [self._result(outcome, test, fitted, time.perf_counter() - started)]
 
     def _cross_modal(self) -> list[Result]:
@@ -134,8 +163,9 @@ class _Evaluation:
             ("sound to video", sound, video),
         ):
             started = time.perf_counter()
+            ks = self.args.ranks or RANKS
             outcome = cross_modal_protocol(
-                queries.table.features, gallery.table.features, ks=self.args.ranks, seed=self.args.seed
+                queries.table.features, gallery.table.features, ks=ks, seed=self.args.seed
             )
             outcome.protocol["direction"] = direction
             results.append(
@@ -143,7 +173,70 @@ class _Evaluation:
             )
         return results
 
-    def _classify(self) -> Result:
+    def _text_retrieval(self) -> list[Result]:
+        clips = self._features(self.args.test_split, "video", "text")
+        column, texts, parts = self._texts(clips)
+        started = time.perf_counter()
+        model = self.source.network("text")
+        embedded = text_features(model, self.source.processor, texts, self.args.batch_size)
+        videos, ks = clips.table.features, self.args.ranks or TEXT_RANKS
+        results = []
+        for direction, queries, gallery in (
+            ("text to video", embedded, videos),
+            ("video to text", videos, embedded),
+        ):
+            outcome = cross_modal_protocol(
+                queries, gallery, ks=ks, seed=self.args.seed, name="text_retrieval"
+            )
+            outcome.protocol.update(direction=direction, text=column, parts=parts)
+            results.append(self._result(outcome, clips, {}, time.perf_counter() - started))
+        return results
+
+    def _zero_shot(self) -> list[Result]:
+        clips = self._features(self.args.test_split, "video", "text")
+        if clips.table.label_names is None:
+            raise DataError("the test videos have no classes whose names could be asked for")
+        started = time.perf_counter()
+        model, prompts = self.source.network("text"), self.args.prompt
+        classes = class_features(model, self.source.processor, clips.table.label_names, prompts)
+        outcome = zero_shot_protocol(clips.table, classes, prompts, seed=self.args.seed)
+        return [self._result(outcome, clips, {}, time.perf_counter() - started)]
+
+    def _script_sorting(self) -> list[Result]:
+        model: Any = self.source.network("shared")
+        parts = getattr(getattr(model, "config", None), "num_scripts", 1)
+        if parts < 2:
+            raise InputError(f"{type(model).__name__} sorts no scripts")
+        clips = self.source.clips(self.args.test_split, "video")
+        started = time.perf_counter()
+        _, scripts = read_texts(clips.dataset, "transcript", parts)
+        found, places = sort_scripts(
+            model,
+            self.source.processor,
+            clips,
+            scripts,
+            batch_size=self.args.batch_size,
+            seed=self.args.seed,
+        )
+        outcome = sorting_protocol(found, places, seed=self.args.seed)
+        rows = [str(row) for row in range(len(clips))]
+        table = FeatureTable(found.float(), torch.full((len(clips),), -1), rows)
+        test = ExtractedSplit(self.args.test_split, clips, table, time.perf_counter() - started)
+        return [self._result(outcome, test, {}, 0.0)]
+
+    def _texts(self, clips: ExtractedSplit) -> tuple[str, list[Any], int]:
+        """The column, the texts of all clips, and in how many parts each comes."""
+        dataset = clips.clips.dataset
+        if len(clips.table) != len(dataset):
+            raise DataError(
+                "text retrieval needs every clip of the split, and some were left out: see which with "
+                "--on-error raise"
+            )
+        parts = getattr(getattr(self.source.network("text"), "config", None), "num_scripts", 1)
+        column, texts = read_texts(dataset, self.args.text_column, parts)
+        return column, texts, parts if column == "transcript" else 1
+
+    def _classify(self) -> list[Result]:
         """The classifier's own answers; one that compares clips with words takes those of the data."""
         model: Any = self.source.network("probabilities")
         clips = self.source.clips(self.args.test_split)
@@ -158,7 +251,7 @@ class _Evaluation:
         outcome = classify_protocol(test.table, names, seed=self.args.seed)
         if is_new and not set(asked) <= set(own):
             outcome.protocol["name"] = "zero-shot"
-        return self._result(outcome, test, {}, time.perf_counter() - started, **identity)
+        return [self._result(outcome, test, {}, time.perf_counter() - started, **identity)]
 
     def _features(self, split: str, modality: str | None = None, space: str = "features") -> ExtractedSplit:
         modality = modality or self.args.modality

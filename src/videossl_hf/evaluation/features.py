@@ -27,7 +27,7 @@ from .table import FeatureTable
 __all__ = ["embed", "extract_features", "feature_identity", "feature_model", "unwrapped"]
 
 
-SPACES = ("features", "shared", "probabilities")
+SPACES = ("features", "shared", "text", "probabilities")
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -44,7 +44,7 @@ def feature_model(model: nn.Module) -> nn.Module:
 
 def feature_identity(model: nn.Module, clips: PreparedClips, space: str = "features") -> dict[str, str]:
     """All that features depend on; equal identities mean equal features."""
-    network = feature_model(model) if space == "features" else unwrapped(model)
+    network = feature_model(model) if space in ("features", "text") else unwrapped(model)
     return {
         "weights": model_fingerprint(network),
         "processor": processor_fingerprint(clips.processor),
@@ -70,7 +70,8 @@ def embed(model: nn.Module, inputs: Tensor, modality: str = "video", space: str 
         modality: "video" or "audio".
         space: "features" reads `pooler_output` (or the mean over the tokens of a model without one) and
             `audio_pooler_output`; "shared" calls `get_video_embeddings` and `get_audio_embeddings`, where a
-            pre-training model lets modalities be compared; "probabilities" are a classifier's.
+            pre-training model lets modalities be compared; "text" calls `get_video_features` of a model with
+            a text tower, to be compared with its `get_text_features`; "probabilities" are a classifier's.
 
     Raises:
         InputError: the model has no features of this kind.
@@ -83,6 +84,10 @@ def embed(model: nn.Module, inputs: Tensor, modality: str = "video", space: str 
         if getattr(outputs, "logits", None) is None:
             raise InputError(f"{type(model).__name__} gives no logits: it is no classifier")
         return outputs.logits.float().softmax(dim=-1).cpu()
+    if space == "text":
+        if not hasattr(model, "get_text_features"):
+            raise InputError(f"{type(model).__name__} has no get_text_features: it has no text tower")
+        return model.get_video_features(**_video_inputs(inputs)).float().cpu()  # type: ignore[operator]
     if space == "shared":
         method = getattr(model, f"get_{modality}_embeddings", None)
         if method is None:
@@ -132,7 +137,8 @@ def extract_features(
         views: "CLIPSxCROPS", e.g. "10x3": clips spread over the video, square crops along the longer side.
         modality: "video" or "audio".
         space: "features" of the backbone, or "shared": the space in which a pre-training model compares
-            video and sound; or "probabilities" of a classifier's classes.
+            video and sound; "text": where clips and texts are compared; or "probabilities" of a classifier's
+            classes.
         batch_size: clips through the network at a time (a sample has CLIPS * CROPS of them).
         cache_dir: folder for shards and manifest. What is there already is read, the rest is computed.
         shard_size: samples a file; an interruption costs at most one.
@@ -156,7 +162,7 @@ def extract_features(
         clips = PreparedClips(processor, dataset, views=views, modality=modality)
     if len(clips) == 0:
         raise DataError("the dataset is empty: there is nothing to extract features from")
-    network = feature_model(model) if space == "features" else unwrapped(model)
+    network = feature_model(model) if space in ("features", "text") else unwrapped(model)
     if cache_dir is None:
         extractor = _Extractor(network, clips, space, batch_size, num_workers, on_error)
         with _evaluating(network), _progress_bar(len(clips), progress) as advance:

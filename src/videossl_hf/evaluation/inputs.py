@@ -83,6 +83,7 @@ class FeatureSource:
     def network(self, space: str) -> nn.Module:
         """The model that gives features, the pre-training model that has the shared space, or the classifier
         that gives probabilities."""
+        space = "features" if space == "text" else space
         if space not in self._networks:
             self._networks[space] = self._load(space)
         return self._networks[space]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import DataError
@@ -25,6 +26,8 @@ __all__ = [
     "knn_protocol",
     "linear_protocol",
     "retrieval_protocol",
+    "sorting_protocol",
+    "zero_shot_protocol",
 ]
 
 
@@ -145,6 +148,38 @@ def classify_protocol(test: FeatureTable, names: Sequence[str], *, seed: int = 0
     columns = torch.tensor([list(names).index(name) for name in test.label_names])
     figures = _top_k(test.features, columns[test.labels], seed)
     return Outcome({"name": "classify", "classes": len(names)}, figures, test.features)
+
+
+def zero_shot_protocol(
+    test: FeatureTable, classes: Tensor, prompts: Sequence[str], *, seed: int = 0
+) -> Outcome:
+    """Top-1 (and top-5) of the class whose text is nearest to a clip.
+
+    Args:
+        test: clips in the space of texts, with labels.
+        classes: (classes, width), the directions of the classes' texts.
+        prompts: what the names were put into, for the record.
+        seed: of the interval.
+
+    Raises:
+        InputError: NaN features, or clips without labels.
+    """
+    check_features(test.features, test.labels, name="test features")
+    scores = F.normalize(test.features, dim=1) @ classes.T
+    return Outcome({"name": "zero_shot", "prompts": list(prompts)}, _top_k(scores, test.labels, seed), scores)
+
+
+def sorting_protocol(found: Tensor, places: Tensor, *, seed: int = 0) -> Outcome:
+    """Shares of scripts that were put in their place, and of clips with all scripts in place.
+
+    Args:
+        found: (clips, scripts), the place that the model gives to the script in each slot.
+        places: the same, its true place.
+        seed: of the interval.
+    """
+    right = found == places
+    figures = {"slot": _share(right.double().mean(dim=1), seed), "all": _share(right.all(dim=1), seed)}
+    return Outcome({"name": "script_sorting", "scripts": places.shape[1]}, figures)
 
 
 def _num_classes(train: FeatureTable) -> int:

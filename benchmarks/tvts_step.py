@@ -1,0 +1,163 @@
+"""Time and memory of TVTS, ours beside the official code, on this CPU.
+
+    python benchmarks/tvts_step.py --official TVTS_CHECKOUT --packages FOLDER
+
+Both sides take the same weights, clips, scripts and masks. A step is forward and backward of pre-training:
+16 frames of 224 pixels with three quarters of the patches dropped, four scripts of 50 tokens, both losses;
+DistilBERT comes from transformers on both sides, without dropout, so that losses can be compared. Features
+are the class tokens of whole clips. The gradients of the first step are compared: by how much they differ,
+as a share of their length. How it is timed: step_timing.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import DistilBertConfig, DistilBertModel
+
+from official_tvts import add_checkout_arguments, has_checkout, official_model
+from step_timing import add_step_arguments, compare
+
+TABLES = {
+    "pre-training, forward and backward": ("official fp32", "ours fp32", "ours bf16"),
+    "features, all patches": ("official features fp32", "ours features fp32", "ours features bf16"),
+}
+SCRIPTS, TOKENS, KEPT, TUBELETS, PLACES = 4, 50, 49, 8, 196
+
+Step = Callable[[], dict[str, Tensor]]
+
+
+def make_batch(arguments: argparse.Namespace) -> dict[str, Tensor]:
+    """Clips, scripts (in their true order) and masks, in our layout."""
+    generator = torch.Generator().manual_seed(0)
+    batch, size = arguments.batch, arguments.size
+    coarse = torch.randn(batch, 3, 8, 7, 7, generator=generator)
+    clips = F.interpolate(coarse, size=(arguments.frames, size, size), mode="trilinear")
+    kept = torch.rand(batch, TUBELETS, PLACES, generator=generator).argsort(dim=-1)
+    return {
+        "pixel_values_videos": clips.transpose(1, 2).contiguous(),
+        "input_ids": torch.randint(1000, 20000, (batch, SCRIPTS, TOKENS), generator=generator),
+        "attention_mask": torch.ones(batch, SCRIPTS, TOKENS, dtype=torch.int64),
+        "keep_indices": kept[..., :KEPT],
+    }
+
+
+def text_tower() -> DistilBertModel:
+    """DistilBERT of its published size."""
+    return DistilBertModel(DistilBertConfig(dropout=0.0, attention_dropout=0.0))
+
+
+def official_side(arguments: argparse.Namespace, features: bool) -> Step:
+    """The official step; also writes the weights and first gradients for the other sides."""
+    model = official_model(arguments, text_tower()).train()
+    torch.save(model.state_dict(), arguments.folder / "weights.pt")
+    batch = make_batch(arguments)
+    if features:
+        everything = torch.arange(PLACES).expand(arguments.batch, TUBELETS, PLACES)
+
+        @torch.no_grad()
+        def embed() -> dict[str, Tensor]:
+            return {"norm": model.video_model(batch["pixel_values_videos"], everything)[:, 0].norm()}
+
+        return embed
+    # Script by script: all first ones, then all second ones.
+    texts = {name: batch[name].transpose(0, 1).flatten(0, 1) for name in ("input_ids", "attention_mask")}
+    data = {"text": texts, "video": batch["pixel_values_videos"], "keep_ind": batch["keep_indices"]}
+    places = torch.arange(SCRIPTS).repeat(arguments.batch)
+    cross_entropy = torch.nn.CrossEntropyLoss()
+
+    def step() -> dict[str, Tensor]:
+        model.zero_grad()
+        text, video, order = model(data)
+        contrastive = model.contrastive(model.similarities(video, text))
+        loss = contrastive + 2 * cross_entropy(order.reshape(-1, SCRIPTS), places)
+        loss.backward()
+        gradients = arguments.folder / "gradients.pt"
+        if not gradients.exists():
+            torch.save({n: p.grad for n, p in model.named_parameters() if p.grad is not None}, gradients)
+        return {"loss": loss.detach()}
+
+    return step
+
+
+def our_side(arguments: argparse.Namespace, dtype: torch.dtype, features: bool) -> Step:
+    """Our step, as the trainer runs it."""
+    model = our_model(arguments, features)
+    batch = make_batch(arguments)
+    differences: dict[str, Tensor] = {}
+
+    def embed() -> dict[str, Tensor]:
+        with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            return {"norm": model.get_video_features(batch["pixel_values_videos"]).float().norm()}
+
+    def step() -> dict[str, Tensor]:
+        model.zero_grad()
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            loss = model(**batch).loss
+        loss.backward()
+        if not differences:
+            differences["gradient off by"] = gradient_difference(arguments, model)
+        return {"loss": loss.detach()} | differences
+
+    return embed if features else step
+
+
+def our_model(arguments: argparse.Namespace, features: bool) -> Any:
+    """Our model with the official side's weights."""
+    from videossl_hf.models.tvts.conversion_tvts import infer_config, load_official
+    from videossl_hf.models.tvts.modeling_tvts import TVTSVideoModel
+
+    state = torch.load(arguments.folder / "weights.pt", weights_only=True)
+    if features:
+        tower = {k.removeprefix("video_model."): v for k, v in state.items() if k.startswith("video_model.")}
+        model = load_official(tower)
+        assert isinstance(model, TVTSVideoModel)
+        return model.eval()
+    config = infer_config(state)
+    config.text_settings |= {"dropout": 0.0, "attention_dropout": 0.0}
+    return load_official(state, config).train()
+
+
+def gradient_difference(arguments: argparse.Namespace, model: Any) -> Tensor:
+    """Length of the difference of all gradients as a share of their length."""
+    from videossl_hf.models.tvts.conversion_tvts import key_table, official_state_dict
+
+    expected = torch.load(arguments.folder / "gradients.pt", weights_only=True)
+    own = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
+    found = official_state_dict(own, key_table(model.config, "pretraining"))
+    assert found.keys() == expected.keys(), "other parameters have gradients"
+    one, other = (torch.cat([side[name].flatten() for name in expected]) for side in (found, expected))
+    return (one - other).norm() / other.norm()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_checkout_arguments(parser)
+    add_step_arguments(parser, batch=2, frames=16)
+    parser.set_defaults(size=224)
+    arguments = parser.parse_args()
+    if not has_checkout(arguments):
+        return
+
+    def make_step(side: str) -> Step:
+        features = "features" in side
+        if side.startswith("official"):
+            return official_side(arguments, features)
+        return our_side(arguments, torch.bfloat16 if "bf16" in side else torch.float32, features)
+
+    for title, sides in TABLES.items():
+        if arguments.side is None:
+            print(f"{title}: {arguments.batch} clips of 16 x 224 x 224, one CPU thread", flush=True)
+        if arguments.side in (None, *sides):
+            compare(arguments, sides, make_step)
+
+
+if __name__ == "__main__":
+    main()
