@@ -15,8 +15,9 @@ import torch
 from torch.utils.data import Dataset
 
 from ..errors import DataError
+from .official import read_official
 from .seeds import mix_seeds
-from .video_folder import SPLIT_NAMES, class_names, read_metadata, read_video_folder
+from .video_folder import SPLIT_NAMES, VideoTable, class_names, read_metadata, read_video_folder
 
 if TYPE_CHECKING:
     import datasets as hf
@@ -34,7 +35,8 @@ def load_videos(
 
     Args:
         source: a folder (class folders, metadata.jsonl/csv or Parquet shards, see `video_folder`), a Parquet
-            file, or the id of a dataset on the Hub.
+            file, a YAML file that names an official data set (see `official`), or the id of a dataset on the
+            Hub.
         split: name of the split, such as "train".
         streaming: read while iterating instead of preparing everything first.
         revision: branch, tag or commit of a Hub dataset.
@@ -49,18 +51,24 @@ def load_videos(
     path = Path(source).expanduser()
     if path.is_dir():
         shards = _parquet_shards(path, split)
-        return _open_parquet(shards, streaming) if shards else _open_folder(path, split, streaming)
+        if shards:
+            return _open_parquet(shards, streaming)
+        return _open_table(read_video_folder(path, split), f"{path}/{split}", streaming)
     if path.is_file():
+        if path.suffix in (".yaml", ".yml"):
+            return _open_table(read_official(path, split), f"{path}, {split}", streaming)
         if path.suffix != ".parquet":
-            raise DataError(f"{path} is a file, but neither a folder nor Parquet: give the folder it lies in")
+            raise DataError(
+                f"{path} is neither Parquet nor the YAML file of an official data set: give the folder it"
+                " lies in"
+            )
         return _open_parquet({split: [path]}, streaming)
     return _open_hub(source, split, streaming, revision)
 
 
-def _open_folder(root: Path, split: str, streaming: bool) -> hf.Dataset | hf.IterableDataset:
+def _open_table(table: VideoTable, where: str, streaming: bool) -> hf.Dataset | hf.IterableDataset:
     import datasets as hf
 
-    table = read_video_folder(root, split)
     try:
         features = hf.Dataset.from_dict(table.columns).features
         features["video"] = hf.Video(decode=False)
@@ -68,7 +76,7 @@ def _open_folder(root: Path, split: str, streaming: bool) -> hf.Dataset | hf.Ite
             features["label"] = hf.ClassLabel(names=table.label_names)
         dataset = hf.Dataset.from_dict(table.columns, features=features)
     except (ValueError, TypeError, OverflowError) as error:
-        raise DataError(f"the metadata of {root}/{split} mixes types in one column: {error}") from error
+        raise DataError(f"the metadata of {where} mixes types in one column: {error}") from error
     if "audio" in features:  # encoding such a cell would ask for torchcodec, casting the column does not
         dataset = dataset.cast_column("audio", hf.Audio(decode=False))
     if streaming:
