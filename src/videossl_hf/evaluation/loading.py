@@ -19,6 +19,7 @@ from transformers.utils import logging
 
 from ..errors import InputError
 from .baselines import BASELINES, make_baseline
+from .peers import PEERS, PeerModel, make_peer_processor, read_processor_settings
 
 __all__ = ["default_device", "load_model", "load_processor", "quiet_libraries"]
 
@@ -58,7 +59,7 @@ def load_model(
     for_classification: bool = False,
     trust_remote_code: bool = False,
 ) -> Any:
-    """A `PreTrainedModel`, or the module of a baseline, in eval mode on the CPU.
+    """A `PreTrainedModel`, or the module of a baseline or of a peer (`peers.PEERS`), in eval mode on the CPU.
 
     Args:
         name: folder, Hub id, or the name of a baseline ("frame-difference", "raw-pixels").
@@ -83,22 +84,29 @@ def load_model(
     try:
         if not random_weights:
             with quiet_libraries():  # projection heads and classifiers that features do without are no news
-                return auto_class.from_pretrained(name, **settings).eval()
+                return _as_ours(auto_class.from_pretrained(name, **settings).eval())
         config = AutoConfig.from_pretrained(name, **settings)
     except (OSError, ValueError) as error:
         raise _not_a_model(name, "model", error) from error
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return auto_class.from_config(config, trust_remote_code=trust_remote_code).eval()
+        return _as_ours(auto_class.from_config(config, trust_remote_code=trust_remote_code).eval())
+
+
+def _as_ours(model: Any) -> Any:
+    return PeerModel(model) if model.config.model_type in PEERS else model
 
 
 def load_processor(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
-    """The processor saved with a model.
+    """The processor saved with a model; for a peer ours, with the settings of its own.
 
     Raises:
         InputError: there is none.
     """
     try:
+        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
+        if config.model_type in PEERS:
+            return make_peer_processor(config, read_processor_settings(name, revision))
         return AutoProcessor.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise _not_a_model(name, "processor", error) from error
