@@ -36,7 +36,7 @@ COMMANDS = {
     ),
     "prepare": Command(
         "data.prepare_command",
-        "re-encode videos for training, or generate Sounding Shapes",
+        "re-encode videos for training, make their codes, or generate Sounding Shapes",
         "videossl prepare --sounding-shapes 2000 --output data/shapes",
     ),
     "pretrain": Command(

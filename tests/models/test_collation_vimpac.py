@@ -13,8 +13,9 @@ from common.media import make_clip
 from models import tiny_vimpac
 from videossl_hf.data.loading import SampleLoader
 from videossl_hf.data.reader import VideoReader
+from videossl_hf.data.stored_codes import CodeView, cut_frames, frames_shown
 from videossl_hf.errors import ConfigurationError, DataError, InputError
-from videossl_hf.models.vimpac.clips_vimpac import PADDING, frame_step, random_clips, stored_frames
+from videossl_hf.models.vimpac.clips_vimpac import PADDING, frame_step, random_clips
 from videossl_hf.models.vimpac.collation_vimpac import VIMPACAugmentation, VIMPACCollator
 from videossl_hf.models.vimpac.masking_vimpac import find_masked_positions
 from videossl_hf.models.vimpac.modeling_vimpac import VIMPACForPreTraining
@@ -43,11 +44,10 @@ def stored_codes(path: Path, fps: float) -> np.ndarray:
     """All codes of a file, as they would be kept."""
     processor = tiny_vimpac.make_processor()
     with VideoReader(path) as reader:
-        numbers = stored_frames(reader.frame_times, 1 / reader.info.fps, fps)
-        frames = torch.from_numpy(reader.frames(numbers, tiny_vimpac.SIZE))
-    settings = processor.video_processor._settings({})
-    pixels = processor.video_processor._pixels(frames, settings)[0]
-    return processor.tokenizer_model.encode(pixels).numpy().astype(np.int16)
+        numbers = frames_shown(reader.frame_times, 1 / reader.info.fps, fps)
+        frames = reader.frames(numbers, tiny_vimpac.SIZE)
+    squares = cut_frames(frames, CodeView(tiny_vimpac.SIZE), tiny_vimpac.SIZE)
+    return processor.tokenizer_model.encode(squares).numpy().astype(np.int16)
 
 
 def test_files_and_stored_codes_give_one_batch(clip: Path) -> None:
@@ -154,8 +154,8 @@ def test_refuses_settings_that_contradict_the_model() -> None:
 
 def test_stored_frames_are_those_on_show() -> None:
     times = np.arange(10) / 10
-    assert stored_frames(times, 0.1, 5.0).tolist() == [0, 2, 4, 6, 8]
-    assert stored_frames(times, 0.1, 20.0).tolist() == [
+    assert frames_shown(times, 0.1, 5.0).tolist() == [0, 2, 4, 6, 8]
+    assert frames_shown(times, 0.1, 20.0).tolist() == [
         0,
         0,
         1,
@@ -177,7 +177,7 @@ def test_stored_frames_are_those_on_show() -> None:
         9,
         9,
     ]
-    assert stored_frames(times[:1], 0.1, 2.0).tolist() == [0]
+    assert frames_shown(times[:1], 0.1, 2.0).tolist() == [0]
     assert (frame_step(16, 2), frame_step(16, 5), frame_step(2, 16)) == (8, 3, 1)
 
 

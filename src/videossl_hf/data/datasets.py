@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from ..errors import DataError
 from .official import read_official
 from .seeds import mix_seeds
+from .stored_codes import CODES, codes_array
 from .video_folder import SPLIT_NAMES, VideoTable, class_names, read_metadata, read_video_folder
 
 if TYPE_CHECKING:
@@ -227,11 +228,13 @@ class SeededDataset(Dataset[dict[str, Any]]):
 
     The seed is a function of run seed, epoch and index alone, so that what is drawn for a sample does not
     depend on batches, workers or processes. The epoch lies in shared memory: `set_epoch` also reaches worker
-    processes that live on.
+    processes that live on. Stored codes come as arrays (frames, rows, columns) that are read where used.
     """
 
     def __init__(self, dataset: hf.Dataset, seed: int = 0) -> None:
-        self.dataset = dataset
+        codes = [name for name in dataset.column_names if name.startswith(CODES)]
+        self.dataset = dataset.remove_columns(codes)
+        self._codes = dataset.select_columns(codes).with_format("arrow") if codes else None
         self.seed = seed
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -249,7 +252,11 @@ class SeededDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """The undecoded sample with `sample_index`, `sample_seed` and `sample_epoch`."""
-        return _tagged(self.dataset[index], self.seed, self.epoch, index)
+        sample = self.dataset[index]
+        if self._codes is not None:
+            row = self._codes[index]
+            sample |= {name: codes_array(row[name]) for name in row.column_names}
+        return _tagged(sample, self.seed, self.epoch, index)
 
 
 class SeededStream:

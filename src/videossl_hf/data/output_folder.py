@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ def claim_folder(folder: Path, manifest: str) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / manifest).exists() and any(folder.iterdir()):
+        # Hidden files may be another process's, which begins the same run in this moment.
+        if any(path.name[0] != "." for path in folder.iterdir()) and not (folder / manifest).exists():
             raise OutputError(f"{folder} holds other files: give a new or an empty folder")
         write_atomically(folder / ".writable", "")
-        (folder / ".writable").unlink()
+        (folder / ".writable").unlink(missing_ok=True)
     except OutputError:
         raise
     except OSError as error:
@@ -57,6 +59,6 @@ def settle_settings(path: Path, settings: dict[str, Any]) -> None:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file that is either there in full or not there."""
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.write_text(text)
     part.replace(path)

@@ -12,7 +12,7 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from .writer import VideoWriter
 if TYPE_CHECKING:
     import datasets as hf
 
-__all__ = ["PrepareSettings", "prepare_videos", "reencode"]
+__all__ = ["PrepareSettings", "prepare_videos", "reencode", "write_shard"]
 
 CHUNK_BYTES = 1 << 28  # of decoded frames that are held at a time
 VIDEOS_PER_SHARD = 1000
@@ -242,9 +242,6 @@ def _prepare_shard(
     task: TaskID,
 ) -> None:
     """Write the report and then the shard: the shard's name says that both are complete."""
-    import datasets as hf
-    import pyarrow.parquet as pq
-
     rows: list[dict[str, Any]] = []
     dropped: list[dict[str, Any]] = []
     silent = 0
@@ -259,6 +256,21 @@ def _prepare_shard(
         progress.advance(task)
     facts = {"videos": len(indices), "written": len(rows), "without_sound": silent, "dropped": dropped}
     write_atomically(report, json.dumps(facts) + "\n")
+    write_shard(path, rows, features)
+
+
+def write_shard(path: Path, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Any]) -> None:
+    """Write rows as a Parquet file that is either there in full or not there.
+
+    Args:
+        path: of the file.
+        rows: a value of every column each.
+        columns: name -> feature of datasets.
+    """
+    import datasets as hf
+    import pyarrow.parquet as pq
+
+    features = hf.Features(columns)
     shard = hf.Dataset.from_dict({name: [row[name] for row in rows] for name in features}, features=features)
     part = path.with_name(f".{path.name}.part")
     table = shard.data.table.cast(shard.features.arrow_schema)  # with the features in its metadata

@@ -1,4 +1,4 @@
-"""`videossl prepare`: re-encode videos for training, or generate Sounding Shapes."""
+"""`videossl prepare`: re-encode videos for training, make their codes, or generate Sounding Shapes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from ..errors import ConfigurationError
+from .codes_command import CODES_ONLY, add_codes_arguments, run_codes
 from .prepare import PrepareSettings, prepare_videos
 from .sounding_shapes import ClipSettings, SoundingShapes, write_sounding_shapes
 from .transcripts.side_files import TranscriptSource
@@ -17,6 +18,7 @@ __all__ = ["add_arguments", "run"]
 
 _SHAPES_ONLY = ("size", "seconds", "nuisance", "seed", "validation", "test", "sequences")
 _VIDEOS_ONLY = ("short_side", "crf", "splits", "shards", "revision", "transcripts", "language")
+_NOT_FOR_CODES = ("short_side", "crf", "transcripts", "language", "keyframe_distance", "sample_rate")
 _BESIDE = ""  # --transcripts without a folder
 
 
@@ -29,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--processes", type=int, default=2, help="processes that work at the same time (2)")
     parser.add_argument("--quiet", action="store_true", help="draw no progress bars")
     parser.add_argument(
-        "--fps", type=float, help="frames a second (videos: at most, by default all; shapes: 8)"
+        "--fps", type=float, help="frames a second (videos: at most, by default all; codes: 2; shapes: 8)"
     )
     parser.add_argument(
         "--keyframe-distance", type=int, help="frames from one keyframe to the next (videos: 16, shapes: 8)"
@@ -51,6 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     videos.add_argument("--language", help="of several transcripts such as clip.en.vtt and clip.de.vtt")
 
+    add_codes_arguments(parser)
+
     shapes = parser.add_argument_group("Sounding Shapes")
     shapes.add_argument("--validation", type=int, help="validation clips (a quarter of N)")
     shapes.add_argument("--test", type=int, help="test clips (a quarter of N)")
@@ -64,15 +68,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Do what the arguments say; returns the exit code."""
     console = Console()
-    foreign = _VIDEOS_ONLY if args.source is None else _SHAPES_ONLY
+    foreign: tuple[str, ...]
+    if args.source is None:
+        mode, foreign = "Sounding Shapes", (*_VIDEOS_ONLY, *CODES_ONLY)
+    elif args.codes is None:
+        mode, foreign = "re-encoding", (*_SHAPES_ONLY, *CODES_ONLY)
+    else:
+        mode, foreign = "--codes", (*_SHAPES_ONLY, *_NOT_FOR_CODES)
     given = [f"--{name.replace('_', '-')}" for name in foreign if getattr(args, name) is not None]
     if given:
-        mode = "Sounding Shapes" if args.source is None else "re-encoding"
         raise ConfigurationError(f"{mode} knows no {', '.join(given)}: see videossl prepare --help")
     if args.source is None:
         _generate(args, console)
-    else:
+    elif args.codes is None:
         _reencode(args, console)
+    else:
+        run_codes(args, console)
     return 0
 
 

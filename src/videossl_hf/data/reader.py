@@ -103,26 +103,43 @@ class VideoReader:
         """
         return self.clips([indices], size)[0]
 
-    def clips(self, clips: Sequence[Sequence[int] | np.ndarray], size: Size = None) -> list[np.ndarray]:
+    def clips(
+        self,
+        clips: Sequence[Sequence[int] | np.ndarray],
+        size: Size = None,
+        *,
+        sizes: Sequence[Size] | None = None,
+    ) -> list[np.ndarray]:
         """Several clips in one pass: each frame is decoded once, however many clips hold it.
+
+        Args:
+            clips: frame numbers of each.
+            size: of all clips, as of `frames`.
+            sizes: instead, one a clip.
 
         Returns:
             One array as of `frames` for each sequence of frame numbers.
         """
         self._require_open()
         numbers = [self._check(clip) for clip in clips]
-        height, width = self._target_size(size)
-        outputs = [np.empty((len(clip), height, width, 3), dtype=np.uint8) for clip in numbers]
+        shapes = [self._target_size(own) for own in (sizes or [size] * len(numbers))]
+        outputs = [
+            np.empty((len(clip), *shape, 3), dtype=np.uint8)
+            for clip, shape in zip(numbers, shapes, strict=True)
+        ]
         places: dict[int, list[np.ndarray]] = {}
         for clip, output in zip(numbers, outputs, strict=True):
             for number, place in zip(clip.tolist(), output, strict=True):
                 places.setdefault(number, []).append(place)
 
         def deliver(number: int, frame: Any) -> None:
-            first, *copies = places[number]
-            self._convert(frame, first)
-            for copy in copies:
-                copy[...] = first
+            converted: dict[tuple[int, ...], np.ndarray] = {}
+            for place in places[number]:
+                if place.shape in converted:
+                    place[...] = converted[place.shape]
+                else:
+                    self._convert(frame, place)
+                    converted[place.shape] = place
 
         wanted = sorted(places)
         if self._index.seekable:

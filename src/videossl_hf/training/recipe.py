@@ -22,7 +22,7 @@ from transformers.configuration_utils import PreTrainedConfig
 
 from ..data.labelled_clips import LabelledClipAugmentation
 from ..errors import OutputError, RecipeError
-from ..registry import METHODS, find_class, has_class
+from ..registry import COMPANIONS, METHODS, find_class, has_class
 from .processors import convert_processor_settings
 from .typed import CommandLineText, convert_fields, from_mapping, load_yaml, setting, unknown_key
 
@@ -378,7 +378,7 @@ def make_recipe(tree: Mapping[str, Any]) -> Recipe:
     method = tree.get("method")
     if method is None:
         raise RecipeError(f"method is missing: one of {', '.join(sorted(METHODS))}")
-    if not isinstance(method, str) or method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS.keys() | COMPANIONS.keys():
         raise RecipeError(f"unknown method {method!r}: the methods are {', '.join(sorted(METHODS))}")
     method = str(method)
     task = _read_task(tree, method)

@@ -169,6 +169,9 @@ def train_by_recipe(
             cache_dir=recipe.data.cache_dir,
             replacements=replacements,
         )
+        collator = parts.collator(loader)
+        if hasattr(collator, "check_source"):
+            collator.check_source(recipe.data.train, recipe.data.revision)
         display = TrainingDisplay(console, recipe.task)
         trainer = VideoSSLTrainer(
             model=_in_memory_format(parts.model, recipe),
@@ -186,7 +189,7 @@ def train_by_recipe(
             callbacks=[display],
             train_dataset=train_data,
             eval_dataset=train_data,
-            data_collator=parts.collator(loader),
+            data_collator=collator,
             processor=parts.processor,
         )
         if trainer.is_world_process_zero():

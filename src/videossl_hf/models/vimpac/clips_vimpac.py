@@ -11,7 +11,7 @@ import numpy as np
 
 from ...errors import InputError
 
-__all__ = ["PADDING", "frame_step", "random_clips", "stored_frames", "take_clips", "uniform_clips"]
+__all__ = ["PADDING", "frame_step", "random_clips", "take_clips", "uniform_clips"]
 
 PADDING = -1
 
@@ -19,22 +19,6 @@ PADDING = -1
 def frame_step(stored_fps: float, fps: float) -> int:
     """Stored frames from one frame of a clip to the next: the whole part of the ratio, at least 1."""
     return max(int(stored_fps / fps + 1e-9), 1)
-
-
-def stored_frames(frame_times: np.ndarray, frame_duration: float, fps: float) -> np.ndarray:
-    """The frames of a video that are stored at another rate: those on show at every `1 / fps` seconds.
-
-    Args:
-        frame_times: (frames,) seconds since the first frame.
-        frame_duration: seconds that the last frame is shown.
-        fps: of the stored frames.
-
-    Returns:
-        int64 array (stored frames,), at least one.
-    """
-    duration = float(frame_times[-1]) + frame_duration
-    times = np.arange(max(round(duration * fps), 1)) / fps
-    return np.maximum(np.searchsorted(frame_times, times + 1e-6, side="right") - 1, 0)
 
 
 def uniform_clips(num_frames: int, length: int, step: int = 1, num_clips: int = 1) -> np.ndarray:

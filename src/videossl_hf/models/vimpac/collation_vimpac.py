@@ -13,11 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ...data.loading import SampleLoader
+from ...data.stored_codes import CODES, CodeView, cut_frames, frames_shown, read_codes_manifest
 from ...errors import ConfigurationError, DataError
-from .clips_vimpac import PADDING, frame_step, random_clips, stored_frames, take_clips
+from .clips_vimpac import PADDING, frame_step, random_clips, take_clips
 from .configuration_vimpac import VIMPACConfig
 from .masking_vimpac import MaskDraws, draw_mask_numbers, find_masked_positions, make_masks
 from .processing_vimpac import VIMPACProcessor, checked_codes
@@ -32,7 +34,8 @@ class VIMPACAugmentation:
     largest_distance: float | None = None
     """Largest distance in seconds between the starts of the two clips; None: anywhere in the video."""
     codes_fps: float | None = None
-    """Frames a second of the column `codes`; None: the rate of the clips."""
+    """Frames a second of the column `codes`; None: the rate of the clips. At a higher one, clips start at
+    more places and take every n-th frame."""
     use_codes: bool = True
     """Take the column `codes` where there is one, instead of the file."""
 
@@ -92,6 +95,34 @@ class VIMPACCollator:
         """Clips of a video: two, or one without the contrastive loss."""
         return 2 if self.config.contrastive_weight else 1
 
+    def check_source(self, source: str, revision: str | None = None) -> None:
+        """Compare the codes of a folder or Hub dataset, where it has some, with what this training takes.
+
+        Raises:
+            ConfigurationError: they differ; the message says in what.
+            DataError: codes.json is damaged.
+        """
+        manifest = read_codes_manifest(source, revision)
+        if manifest is None or not self.augmentation.use_codes:
+            return
+        config, tokenizer = self.config, self.processor.tokenizer_model
+        pairs: dict[str, tuple[Any, Any]] = {
+            "fps": (manifest.fps, self.augmentation.codes_fps or config.fps),
+            "image_size": ([manifest.image_size] * 2, list(config.frame_size)),
+            "num_codes": (manifest.num_codes, config.num_codes),
+        }
+        if tokenizer is not None:
+            pairs["the tokeniser's fingerprint"] = (manifest.fingerprint, tokenizer.fingerprint())
+        differences = [f"{name} is {a} there, {b} here" for name, (a, b) in pairs.items() if a != b]
+        if CODES not in manifest.views:
+            differences.append("there is no column of whole centred frames")
+        if differences:
+            raise ConfigurationError(
+                f"the codes of {source} are not those of this recipe: {'; '.join(differences)}. Change the"
+                " recipe (augmentation.codes_fps takes clips out of faster codes), or make the codes again"
+                " (videossl prepare --codes)"
+            )
+
     def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Load a batch.
 
@@ -120,7 +151,7 @@ class VIMPACCollator:
             pixels = torch.stack([sample.pixels for sample in loaded if sample.pixels is not None], dim=1)
             tokenizer = self.processor.tokenizer_model
             if tokenizer is None:
-                self._add(batch, "pixel_values_videos", pixels)
+                self._add(batch, "pixel_values_videos", self._normalized(pixels))
                 self._add(batch, "frame_mask", frame_mask)
             else:
                 codes = tokenizer.encode(pixels).cpu()
@@ -150,28 +181,41 @@ class VIMPACCollator:
         return _Sample(codes, pixels, torch.from_numpy(frames != PADDING), draws)
 
     def _from_codes(self, stored: Any, generator: torch.Generator) -> tuple[Tensor, np.ndarray]:
-        codes = checked_codes(stored, self.config.num_codes)
-        if codes.shape[1:] != self.config.grid[1:]:
+        array = np.asarray(stored)
+        if array.ndim == 3 and array.shape[1:] != self.config.grid[1:]:
             raise DataError(
-                f"the stored codes are {codes.shape[1]} x {codes.shape[2]}, the model takes"
+                f"the stored codes are {array.shape[1]} x {array.shape[2]}, the model takes"
                 f" {self.config.grid[1]} x {self.config.grid[2]}: set image_size, or store them anew"
             )
         rate = self.augmentation.codes_fps or self.config.fps
-        frames = self._clips(len(codes), rate, generator)
-        return torch.from_numpy(take_clips(codes, frames, self.config.pad_code or 0)), frames
+        frames = self._clips(max(len(array), 1), rate, generator)
+        # Of a long video only these frames are read.
+        wanted = np.unique(frames[frames != PADDING])
+        codes = checked_codes(array[wanted] if len(array) else array, self.config.num_codes)
+        places = np.where(frames == PADDING, PADDING, np.searchsorted(wanted, frames))
+        return torch.from_numpy(take_clips(codes, places, self.config.pad_code or 0)), frames
 
     def _from_file(self, sample: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, np.ndarray]:
-        short_side = min(self.config.frame_size)
+        height, width = self.config.frame_size
+        short_side = min(height, width)
         rate = self.augmentation.codes_fps or self.config.fps
         with self.loader.open(sample, short_side) as video:
-            numbers = stored_frames(video.frame_times, 1 / video.info.fps, rate)
+            numbers = frames_shown(video.frame_times, 1 / video.info.fps, rate)
             frames = self._clips(len(numbers), rate, generator)
-            pixels = torch.from_numpy(video.frames(numbers[np.maximum(frames, 0)].flatten()))
-        clips = list(pixels.unflatten(0, frames.shape))
+            pixels = video.frames(numbers[np.maximum(frames, 0)].flatten())
+        if height == width:
+            squares = cut_frames(pixels, CodeView(short_side), short_side)
+        else:
+            whole = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
+            squares = F.interpolate(whole, (height, width), mode="bilinear", antialias=True).byte()
+        return squares.unflatten(0, frames.shape), frames
+
+    def _normalized(self, pixels: Tensor) -> Tensor:
+        """`(clips, batch, frames, channels, height, width)` uint8 as the processor gives them."""
         video_processor = self.processor.video_processor
-        settings = video_processor._settings({})
-        views = [video_processor._pixels(clip, settings)[0] for clip in clips]
-        return torch.stack(views), frames
+        settings = video_processor._settings({"do_resize": False, "do_center_crop": False})
+        flat = pixels.flatten(0, 2).permute(0, 2, 3, 1)
+        return video_processor._pixels(flat, settings)[0].unflatten(0, pixels.shape[:3])
 
     def _clips(self, num_frames: int, rate: float, generator: torch.Generator) -> np.ndarray:
         """Frame numbers (clips, frames) among the stored frames."""

@@ -9,6 +9,7 @@ weights of both.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,9 +20,18 @@ from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput, can_return_tuple
 
-from ...errors import InputError
+from ...errors import ConfigurationError, InputError
 from ...nn.base import VideoSSLPreTrainedModel
+from ...nn.distributed import gather
 from .configuration_dvae import NUM_GROUPS, STRIDE, DVAEConfig
+from .objective_dvae import (
+    code_perplexity,
+    cosine_ramp,
+    divergence_from_uniform,
+    logit_laplace_loss,
+    relaxed_codes,
+)
+from .patches_dvae import PatchCodebook
 
 
 @dataclass
@@ -35,6 +45,25 @@ class DVAEModelOutput(ModelOutput):
 
     codes: Tensor | None = None
     logits: Tensor | None = None
+
+
+@dataclass
+class DVAEForPreTrainingOutput(ModelOutput):
+    """Output of `DVAEForPreTraining`: scalars, unweighted.
+
+    Attributes:
+        loss: loss_reconstruction plus the weighted divergence, in nats a value of a pixel.
+        loss_reconstruction: negative log-likelihood of the frames.
+        loss_divergence: of the codes' probabilities from equal ones, in nats a code.
+        temperature: of the mixtures of codes.
+        code_perplexity: how many codes the frames would use if they used all equally often.
+    """
+
+    loss: Tensor | None = None
+    loss_reconstruction: Tensor | None = None
+    loss_divergence: Tensor | None = None
+    temperature: Tensor | None = None
+    code_perplexity: Tensor | None = None
 
 
 class DVAEBlock(GradientCheckpointingLayer):
@@ -142,31 +171,44 @@ class DVAEDecoder(nn.Module):
         return _full_precision(self.head, F.relu(x))
 
 
-class DVAEModel(VideoSSLPreTrainedModel):
-    """Tokeniser: frames to codes, and with a decoder back. Frozen unless `config.freeze` is False.
-
-    Frames are either uint8, or floating point as a processor with `image_mean=-0.125, image_std=1.25` gives
-    them: `map_pixels` of [0, 1].
-    """
+class DVAEPreTrainedModel(VideoSSLPreTrainedModel):
+    """Base class: initialisation."""
 
     config_class = DVAEConfig
     base_model_prefix = "dvae"
     _no_split_modules: ClassVar[list[str]] = ["DVAEBlock"]
-
-    def __init__(self, config: DVAEConfig) -> None:
-        super().__init__(config)
-        self.encoder = DVAEEncoder(config)
-        self.decoder = DVAEDecoder(config) if config.use_decoder else None
-        self.post_init()
-        self.train(self.training)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Conv2d):
             init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
             init.zeros_(module.bias)
+        elif isinstance(module, PatchCodebook):
+            init.normal_(module.patches)
+            init.constant_(module.log_width, -2.0)
+        elif isinstance(module, DVAEForPreTraining):
+            init.zeros_(module.updates)
         else:
             super()._init_weights(module)
+
+
+class DVAEModel(DVAEPreTrainedModel):
+    """Tokeniser: frames to codes, and with a decoder back. Frozen unless `config.freeze` is False.
+
+    Frames are either uint8, or floating point as a processor with `image_mean=-0.125, image_std=1.25` gives
+    them: `map_pixels` of [0, 1].
+    """
+
+    def __init__(self, config: DVAEConfig) -> None:
+        super().__init__(config)
+        self.codebook = self.encoder = self.decoder = None
+        if config.architecture == "patches":
+            self.codebook = PatchCodebook(config)
+        else:
+            self.encoder = DVAEEncoder(config)
+            self.decoder = DVAEDecoder(config) if config.use_decoder else None
+        self.post_init()
+        self.train(self.training)
 
     def train(self, mode: bool = True) -> DVAEModel:
         """Change the mode as torch does, and freeze: loading would otherwise thaw what was built frozen."""
@@ -182,7 +224,7 @@ class DVAEModel(VideoSSLPreTrainedModel):
         The logits of a full-size clip are large: `encode` gives the codes alone.
         """
         frames = self._checked(pixel_values_videos)
-        logits = self.encoder(frames.flatten(0, -4)).unflatten(0, frames.shape[:-3])
+        logits = self.code_logits(frames.flatten(0, -4)).unflatten(0, frames.shape[:-3])
         return DVAEModelOutput(codes=logits.argmax(-3), logits=logits)
 
     @torch.no_grad()
@@ -201,7 +243,7 @@ class DVAEModel(VideoSSLPreTrainedModel):
         """
         frames = self._checked(frames)
         codes = [
-            self.encoder(chunk).argmax(1)
+            self.code_logits(chunk).argmax(1)
             for chunk in frames.flatten(0, -4).split(chunk_size or self.config.chunk_size)
         ]
         return torch.cat(codes).unflatten(0, frames.shape[:-3])
@@ -220,19 +262,46 @@ class DVAEModel(VideoSSLPreTrainedModel):
         Raises:
             InputError: a shape or type that does not fit, or a model without decoder.
         """
-        if self.decoder is None:
-            raise InputError("this tokeniser has no decoder (use_decoder=False)")
         if codes.ndim < 3 or codes.is_floating_point() or 0 in codes.shape:
             raise InputError(
                 f"codes have shape {tuple(codes.shape)} and type {codes.dtype}; give (..., rows, columns)"
                 " integers, with at least one leading axis"
             )
-        channels, stem = self.config.num_channels, self.decoder.stem
-        pictures = []
+        channels, pictures = self.config.num_channels, []
         for chunk in codes.long().flatten(0, -3).split(chunk_size or self.config.chunk_size):
-            one_hot = F.one_hot(chunk, self.config.vocab_size).permute(0, 3, 1, 2).to(stem.weight.dtype)
-            pictures.append(self.unmap_pixels(self.decoder(one_hot)[:, :channels].sigmoid()))
+            one_hot = F.one_hot(chunk, self.config.vocab_size).permute(0, 3, 1, 2).to(self.dtype)
+            pictures.append(self.unmap_pixels(self.pixel_statistics(one_hot)[:, :channels].sigmoid()))
         return torch.cat(pictures).unflatten(0, codes.shape[:-2])
+
+    def code_logits(self, frames: Tensor) -> Tensor:
+        """Mapped frames `(frames, channels, height, width)` to `(frames, codes, height / 8, width / 8)`."""
+        if self.codebook is not None:
+            return self.codebook.logits(frames)
+        assert self.encoder is not None
+        return self.encoder(frames)
+
+    def pixel_statistics(self, weights: Tensor) -> Tensor:
+        """Weights of the codes `(frames, codes, rows, columns)` to peaks and logarithms of widths of the
+        pixels' logits, `(frames, 2 * channels, 8 * rows, 8 * columns)`.
+
+        Raises:
+            InputError: a model without decoder.
+        """
+        if self.codebook is not None:
+            return self.codebook.statistics(weights)
+        if self.decoder is None:
+            raise InputError("this tokeniser has no decoder (use_decoder=False)")
+        return self.decoder(weights)
+
+    def fingerprint(self) -> str:
+        """What tells tokenisers apart that give other codes: a hash of the weights that encode, and of how
+        pixels are mapped. The decoder has no part in it."""
+        digest = hashlib.sha256(f"{self.config.architecture} {self.config.pixel_margin}".encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            if not name.startswith("decoder."):
+                digest.update(f"{name} {tuple(tensor.shape)}".encode())
+                digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:32]
 
     def map_pixels(self, frames: Tensor) -> Tensor:
         """Frames in [0, 1] to what the encoder takes, [margin, 1 - margin]."""
@@ -252,12 +321,83 @@ class DVAEModel(VideoSSLPreTrainedModel):
                 f"frames have shape {shape}; give (..., {channels}, height, width) with sides that are"
                 f" multiples of {STRIDE}, and at least one leading axis"
             )
-        weight = self.encoder.stem.weight
         if frames.dtype == torch.uint8:
-            frames = self.map_pixels(frames.to(weight.device).float() / 255)
+            frames = self.map_pixels(frames.to(self.device).float() / 255)
         elif not frames.is_floating_point():
             raise InputError(f"frames are {frames.dtype}; give uint8 or normalised floating point values")
-        return frames.to(weight.device, weight.dtype)
+        return frames.to(self.device, self.dtype)
 
 
-__all__ = ["DVAEModel", "DVAEModelOutput"]
+class DVAEForPreTraining(DVAEPreTrainedModel):
+    """The tokeniser in training: mixtures of codes, pictures of them, and their likelihood.
+
+    Temperature and weight of the divergence follow the number of optimiser steps, which is saved with the
+    weights. All parameters are trained, whatever `config.freeze` says of the tokeniser that comes out.
+    """
+
+    def __init__(self, config: DVAEConfig) -> None:
+        super().__init__(config)
+        if not config.use_decoder:
+            raise ConfigurationError("a tokeniser is trained with its decoder: set use_decoder=True")
+        self.dvae = DVAEModel(config)
+        self._has_started: bool | None = None  # unknown until the first step: a checkpoint may say so
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+        self.post_init()
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> DVAEForPreTraining:
+        """Change the mode as torch does; nothing is frozen here."""
+        super().train(mode)
+        self.requires_grad_(True)
+        return self
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values_videos: Tensor,
+        noise: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        **kwargs: Any,
+    ) -> DVAEForPreTrainingOutput:
+        """The loss of frames.
+
+        Args:
+            pixel_values_videos: `(batch, frames, channels, height, width)`, uint8 or normalised.
+            noise: uniform in [0, 1), `(batch * frames, codes, height / 8, width / 8)`; drawn when None.
+            generator: of the model's device; draws the noise.
+        """
+        config, model = self.config, self.dvae
+        frames = model._checked(pixel_values_videos).flatten(0, -4)
+        if self.training:
+            self._start(frames)
+        logits = model.code_logits(frames)
+        temperature = cosine_ramp(
+            self.updates, config.temperature_steps, config.first_temperature, config.last_temperature
+        )
+        mixtures = relaxed_codes(logits, temperature, noise, generator)
+        reconstruction = logit_laplace_loss(model.pixel_statistics(mixtures), frames.float())
+        divergence = divergence_from_uniform(logits)
+        weight = cosine_ramp(self.updates, config.divergence_steps, 0.0, config.divergence_weight)
+        values_of_a_code = config.num_channels * STRIDE**2
+        return DVAEForPreTrainingOutput(
+            loss=reconstruction + weight / values_of_a_code * divergence,
+            loss_reconstruction=reconstruction,
+            loss_divergence=divergence,
+            temperature=temperature,
+            code_perplexity=code_perplexity(logits.argmax(1), config.vocab_size),
+        )
+
+    def after_optimizer_step(self, step: int, max_steps: int) -> None:
+        """Count the step; see `training`."""
+        self.updates.fill_(step)
+
+    def _start(self, frames: Tensor) -> None:
+        """Before the first step of all, take the patches of all processes' frames."""
+        if self._has_started is None:
+            self._has_started = bool(self.updates > 0)
+        if not self._has_started and self.dvae.codebook is not None:
+            self.dvae.codebook.start_from(gather(frames).flatten(0, 1))
+        self._has_started = True
+
+
+__all__ = ["DVAEForPreTraining", "DVAEForPreTrainingOutput", "DVAEModel", "DVAEModelOutput"]

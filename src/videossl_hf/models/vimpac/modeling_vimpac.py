@@ -69,6 +69,8 @@ class VIMPACForPreTrainingOutput(ModelOutput):
         loss_tokens: mean cross-entropy of the hidden codes.
         loss_contrastive: both directions added up, times the temperature, as published.
         accuracy_tokens: share of the hidden codes that are predicted.
+        accuracy_rare_tokens: the same without the most frequent one of them, which on a still ground alone
+            gives a high accuracy.
         accuracy_contrastive: share of clips that find the other clip of their video.
         mask_ratio: share of all places, padding included, that are to be predicted.
         pad_ratio: share of all places that are padding.
@@ -79,6 +81,7 @@ class VIMPACForPreTrainingOutput(ModelOutput):
     loss_tokens: Tensor | None = None
     loss_contrastive: Tensor | None = None
     accuracy_tokens: Tensor | None = None
+    accuracy_rare_tokens: Tensor | None = None
     accuracy_contrastive: Tensor | None = None
     mask_ratio: Tensor | None = None
     pad_ratio: Tensor | None = None
@@ -404,6 +407,7 @@ class VIMPACForPreTraining(VIMPACPreTrainedModel):
             loss_tokens=tokens.loss if tokens else None,
             loss_contrastive=contrast.loss if contrast else None,
             accuracy_tokens=tokens.accuracy if tokens else None,
+            accuracy_rare_tokens=tokens.rare_accuracy if tokens else None,
             accuracy_contrastive=contrast.accuracy if contrast else None,
             mask_ratio=(labels != IGNORED).float().mean(),
             pad_ratio=(clips == config.pad_code).float().mean(),

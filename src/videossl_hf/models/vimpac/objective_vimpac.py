@@ -19,7 +19,16 @@ class LossAndAccuracy(NamedTuple):
     accuracy: Tensor
 
 
-def masked_token_loss(logits: Tensor, labels: Tensor, over_all_processes: bool = True) -> LossAndAccuracy:
+class TokenScores(NamedTuple):
+    """Scalars; the accuracies are shares in [0, 1], detached. `rare_accuracy` leaves out the most frequent of
+    the codes that are asked for."""
+
+    loss: Tensor
+    accuracy: Tensor
+    rare_accuracy: Tensor
+
+
+def masked_token_loss(logits: Tensor, labels: Tensor, over_all_processes: bool = True) -> TokenScores:
     """Mean cross-entropy of the places that have a label; zero, with a gradient of zero, where none has.
 
     Args:
@@ -31,13 +40,20 @@ def masked_token_loss(logits: Tensor, labels: Tensor, over_all_processes: bool =
     dtype = torch.promote_types(logits.dtype, torch.float32)
     asked = labels != IGNORED
     count = asked.sum().to(dtype)
-    right = ((logits.argmax(-1) == labels) & asked).sum().to(dtype)
+    right = (logits.argmax(-1) == labels) & asked
+    counts = torch.zeros(logits.shape[-1], dtype=dtype, device=logits.device)
+    counts = counts.scatter_add(0, labels.clamp_min(0), asked.to(dtype))
+    rare = asked & (labels != counts.argmax())
     loss = F.cross_entropy(logits.to(dtype), labels, ignore_index=IGNORED, reduction="sum")
     divisor = count
     if over_all_processes and process_count() > 1:
         divisor = all_reduce_sum(count) / process_count()
     one = torch.finfo(dtype).tiny
-    return LossAndAccuracy(loss / divisor.clamp_min(one), right / count.clamp_min(one))
+    return TokenScores(
+        loss / divisor.clamp_min(one),
+        right.sum() / count.clamp_min(one),
+        (right & rare).sum() / rare.sum().clamp_min(1),
+    )
 
 
 def two_clip_loss(
@@ -71,4 +87,4 @@ def two_clip_loss(
     return LossAndAccuracy(2 * temperature * loss, accuracy)
 
 
-__all__ = ["LossAndAccuracy", "masked_token_loss", "two_clip_loss"]
+__all__ = ["LossAndAccuracy", "TokenScores", "masked_token_loss", "two_clip_loss"]
