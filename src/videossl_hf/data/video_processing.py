@@ -156,6 +156,10 @@ class VideoSSLVideoProcessor(SavesItsCode, BaseVideoProcessor):
             features["video_metadata"] = [video.metadata for video in sampled]
         return features
 
+    def pixels(self, videos: Any, **kwargs: Any) -> Tensor:
+        """`pixel_values_videos` alone, also where the method makes codes of them; arguments as of a call."""
+        return VideoSSLVideoProcessor.preprocess(self, videos, **kwargs)["pixel_values_videos"]
+
     def sample(
         self,
         source: Any,

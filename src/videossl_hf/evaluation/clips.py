@@ -83,6 +83,7 @@ class PreparedClips(Dataset[PreparedSample | BadSample]):
         views: "CLIPSxCROPS"; sound has no crops.
         modality: "video" or "audio".
         keep: hold what was decoded in memory, for a monitor that comes back to the same samples.
+        as_pixels: pixels even where the processor makes codes, for hand-made features.
 
     Raises:
         InputError: an unknown modality or views, crops of sound, or a streamed dataset.
@@ -90,7 +91,14 @@ class PreparedClips(Dataset[PreparedSample | BadSample]):
     """
 
     def __init__(
-        self, processor: Any, dataset: Any, *, views: str = "1x1", modality: str = "video", keep: bool = False
+        self,
+        processor: Any,
+        dataset: Any,
+        *,
+        views: str = "1x1",
+        modality: str = "video",
+        keep: bool = False,
+        as_pixels: bool = False,
     ) -> None:
         if modality not in ("video", "audio"):
             raise InputError(f'modality must be "video" or "audio", got {modality!r}')
@@ -98,6 +106,7 @@ class PreparedClips(Dataset[PreparedSample | BadSample]):
         self.dataset = dataset
         self.views = Views.parse(views)
         self.modality = modality
+        self.as_pixels = as_pixels
         if modality == "audio" and self.views.crops != 1:
             raise InputError(f"sound cannot be cropped: give views {self.views.clips}x1 instead of {views}")
         if not hasattr(dataset, "__len__"):
@@ -150,8 +159,11 @@ class PreparedClips(Dataset[PreparedSample | BadSample]):
         if self.modality == "video":
             process = getattr(self.processor, "video_processor", self.processor)
             views = {"num_clips": self.views.clips, "num_crops": self.views.crops}
-            features = process(videos=[sample["video"]], return_tensors="pt", **views)
-            inputs = features["input_codes" if "input_codes" in features else "pixel_values_videos"]
+            if self.as_pixels:
+                inputs = process.pixels([sample["video"]], **views)
+            else:
+                features = process(videos=[sample["video"]], return_tensors="pt", **views)
+                inputs = features["input_codes" if "input_codes" in features else "pixel_values_videos"]
             return inputs[0] if self.views.count > 1 else inputs
         if sample.get("audio") is None:  # the track that goes with each clip of the video
             inputs = self.processor(

@@ -18,6 +18,7 @@ from typing import Any
 from ..data.datasets import load_videos
 from ..data.sounding_shapes import ClipSettings, SoundingShapes, write_sounding_shapes
 from ..errors import RecipeError
+from ..evaluation.baselines import BASELINES
 from ..evaluation.clips import PreparedClips
 from ..evaluation.features import extract_features
 from ..evaluation.loading import load_processor, quiet_libraries
@@ -108,8 +109,13 @@ class SmokeRun:
         output.unlink(missing_ok=True)
         return figures
 
-    def last_metrics(self, folder: Path) -> dict[str, float]:
-        """The last value of every name in `metrics`, from the folder's metrics.jsonl.
+    def last_metrics(self, folder: Path, *, strict: bool = True) -> dict[str, float]:
+        """The last value of every name in `metrics`, from the folder's metrics.jsonl; accuracies in percent.
+
+        Args:
+            folder: of a run.
+            strict: False leaves out what the training did not log, such as a part of the loss that a variant
+                lacks.
 
         Raises:
             RecipeError: the training logged none of that name.
@@ -118,11 +124,13 @@ class SmokeRun:
         figures = {}
         for name in self.metrics:
             values = [entry[name] for entry in log if name in entry]
+            if not values and not strict:
+                continue
             if not values:
                 raise RecipeError(
                     f"{folder / 'metrics.jsonl'} has no {name!r}, which smoke_runs.yaml asks for"
                 )
-            figures[name] = values[-1]
+            figures[name] = round(100 * values[-1], 2) if name.startswith("accuracy") else values[-1]
         return figures
 
 
@@ -131,8 +139,18 @@ class FeatureScores:
 
     def __init__(self, processor_folder: Path, data: Path) -> None:
         self.processor = load_processor(str(processor_folder))
-        self.clips = {
-            split: PreparedClips(self.processor, load_videos(str(data), split), views="1x1", keep=True)
+        self.data = data
+        self.clips = self._clips(as_pixels=False)
+
+    def _clips(self, as_pixels: bool) -> dict[str, PreparedClips]:
+        return {
+            split: PreparedClips(
+                self.processor,
+                load_videos(str(self.data), split),
+                views="1x1",
+                keep=True,
+                as_pixels=as_pixels,
+            )
             for split in SPLITS
         }
 
@@ -142,9 +160,14 @@ class FeatureScores:
         The probe's penalty is chosen on validation for test, and on a fifth of train for validation.
         """
         with quiet_libraries():
+            clips = self.clips
+            if isinstance(model, tuple(BASELINES.values())) and "input_codes" in self.processor(
+                videos=[load_videos(str(self.data), "train")[0]["video"]]
+            ):
+                clips = self._clips(as_pixels=True)
             features = {
-                split: extract_features(model, self.processor, clips, batch_size=50)
-                for split, clips in self.clips.items()
+                split: extract_features(model, self.processor, own, batch_size=50)
+                for split, own in clips.items()
             }
         figures = {}
         for split in splits:
