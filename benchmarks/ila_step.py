@@ -90,17 +90,20 @@ def official_step(arguments: argparse.Namespace, mode: str) -> Step:
 
 def convert(arguments: argparse.Namespace) -> None:
     """Write the official weights as a folder of ours."""
+    from videossl_hf.evaluation.loading import quiet_libraries
     from videossl_hf.models.ila.conversion_ila import infer_config, load_official
 
     weights = torch.load(arguments.folder / "weights.pt", weights_only=True)
     texts = {f"class {index}": row[:6].tolist() for index, row in enumerate(make_labels(arguments)[0])}
     config = infer_config(weights, id2label=dict(enumerate(texts)), label_tokens=texts)
-    load_official(weights, config).save_pretrained(arguments.folder / "ours")
+    with quiet_libraries():
+        load_official(weights, config).save_pretrained(arguments.folder / "ours")
 
 
 def our_step(arguments: argparse.Namespace, mode: str, dtype: torch.dtype, folded: bool) -> Step:
     """Our side."""
     from videossl_hf import ILAForVideoClassification
+    from videossl_hf.evaluation.loading import quiet_libraries
     from videossl_hf.models.ila.conversion_ila import key_table, official_tensor
 
     ours = arguments.folder / "ours"
@@ -108,7 +111,8 @@ def our_step(arguments: argparse.Namespace, mode: str, dtype: torch.dtype, folde
         process = multiprocessing.get_context("spawn").Process(target=convert, args=(arguments,))
         process.start()
         process.join()
-    model = ILAForVideoClassification.from_pretrained(ours)
+    with quiet_libraries():
+        model = ILAForVideoClassification.from_pretrained(ours)
     labels = make_labels(arguments)[1]
     clips, text_passes = make_clips(arguments), []
     model.ila.text_model.register_forward_hook(lambda *_: text_passes.append(1))

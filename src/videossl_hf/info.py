@@ -63,7 +63,7 @@ def describe_folder(folder: Path) -> list[tuple[str, str]]:
         *(("takes", text) for text in description.inputs),
         ("gives", f"features of {description.feature_size} numbers a clip"),
         ("for features", f"{description.feature_parameters:,} of the parameters"),
-        ("cost", f"{description.gflop:.1f} GFLOP a clip for the video"),
+        ("cost", f"{description.gflop:.1f} GFLOP ({description.gflop / 2:.1f} GMAC) a clip for the video"),
     ]
     if description.labels:
         shown = ", ".join(description.labels[:5])

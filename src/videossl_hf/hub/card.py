@@ -21,7 +21,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from ..errors import ConfigurationError, DataError, InputError, OutputError
 from ..evaluation.fingerprint import model_fingerprint
 from ..evaluation.results import Figure, Result, read_results
-from ..registry import METHODS, find_class
+from ..registry import METHODS, find_class, has_class
 from .description import describe_config, method_of
 from .facts import method_facts, planned_checkpoint
 from .origin import hub_license, read_origin
@@ -151,10 +151,12 @@ def render_planned_card(name: str) -> str:
         InputError: no such checkpoint is planned.
     """
     method, details = planned_checkpoint(name)
-    config = find_class(method, "Config")(
-        **details["model"], architectures=[f"{METHODS[method]}ForPreTraining"]
-    )
-    context = {"model_id": f"{NAMESPACE}/{name}", "planned": details | {"name": name}}
+    if has_class(method, "ForPreTraining"):
+        suffix, how = "ForPreTraining", {"script": "pretrain.py", "protocol": "knn"}
+    else:
+        suffix, how = "ForVideoClassification", {"script": "finetune.py", "protocol": "classify"}
+    config = find_class(method, "Config")(**details["model"], architectures=[f"{METHODS[method]}{suffix}"])
+    context = {"model_id": f"{NAMESPACE}/{name}", "planned": details | how | {"name": name}}
     return _render(config, None, context)
 
 
