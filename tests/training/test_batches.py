@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from videossl_hf.errors import DataError
-from videossl_hf.training.batches import EndlessStream, EpochBatchSampler, SkippedBatch, SkippingCollator
+from videossl_hf.training.batches import (
+    AlternatingBatchSampler,
+    EndlessStream,
+    EpochBatchSampler,
+    SkippedBatch,
+    SkippingCollator,
+)
 
 
 @settings(max_examples=50, deadline=None)
@@ -88,3 +94,37 @@ def test_what_was_seen_passes_undecoded_and_the_rest_is_the_same(workers: int) -
 def test_an_empty_stream_is_an_error_not_an_endless_loop() -> None:
     with pytest.raises(DataError, match="is empty"):
         next(iter(EndlessStream(Counting(0), batch_size=1)))
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.integers(4, 30), min_size=1, max_size=3), st.integers(1, 2), st.integers(1, 2),
+    st.integers(1, 3), st.integers(0, 3),
+)  # fmt: skip
+def test_data_sets_take_turns_until_the_longest_is_over(
+    sizes: list[int], batch: int, processes: int, in_a_row: int, epoch: int
+) -> None:
+    samplers = [
+        AlternatingBatchSampler(sizes, batch, 7, rank, processes, in_a_row) for rank in range(processes)
+    ]
+    for sampler in samplers:
+        sampler.set_epoch(epoch)
+    steps = [list(itertools.chain(*parts)) for parts in zip(*samplers, strict=True)]
+    assert len(steps) == len(samplers[0])
+    sources = [{source for source, _, _ in step} for step in steps]
+    assert sources == [{step // in_a_row % len(sizes)} for step in range(len(steps))]
+    longest = max(range(len(sizes)), key=lambda source: sizes[source] // (batch * processes))
+    seen = [place for step in steps for place in step if place[0] == longest]
+    whole = sizes[longest] // (batch * processes) * batch * processes
+    assert len({index for _, _, index in seen[:whole]}) == whole, "the longest is passed over once"
+    every = [place for step in steps for place in step]
+    assert len(set(every)) == len(every), "what is seen again is seen in another pass, with another seed"
+
+
+def test_one_data_set_among_others_comes_in_the_order_that_it_has_alone() -> None:
+    alone, among = EpochBatchSampler(12, 3, seed=5), AlternatingBatchSampler([12, 5], 3, seed=5)
+    for epoch in range(2):
+        alone.set_epoch(epoch)
+        among.set_epoch(epoch)
+        found = [[index for _, _, index in batch] for batch in among if batch[0][0] == 0]
+        assert found == list(alone)

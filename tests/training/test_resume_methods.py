@@ -28,6 +28,15 @@ SHORTENED = {
 TIMES = {"clips_per_second", "data_wait_share", "peak_memory_gib", "train_runtime", "total_flos"}
 
 
+def told_clips(clips: Path) -> dict[str, Any]:
+    """What a training on texts needs; its steps take turns with those on another data set."""
+    return {
+        "processor.tokenizer": clips / "tokenizer",
+        "data.alternate.other.train": clips,
+        "data.alternate.other.augmentation": "{resize_ratio: 1.5, flip_probability: 0.5}",
+    }
+
+
 def read_log(output: Path) -> dict[int, dict[str, Any]]:
     """Step -> what was logged of it last, without times."""
     log: dict[int, dict[str, Any]] = {}
@@ -59,7 +68,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(
             "training.max_steps": STEPS, "training.save_steps": SAVE_STEPS, "training.logging_steps": 1,
             "training.seed": seed, "training.device": "cpu", "evaluation.knn_k": 3,
             f"evaluation.{'knn' if pretrains else 'accuracy'}_every": 3, **SHORTENED.get(method, {}),
-            **({"processor.tokenizer": clips / "tokenizer"} if method == "tvts" else {}),
+            **(told_clips(clips) if method == "tvts" else {}),
             **({"processor.tokenizer_model": tmp_path / "tokenizer"} if method == "vimpac" else {}),
         }  # fmt: skip
         options = [part for key, value in settings.items() for part in (f"--{key}", str(value))]

@@ -23,7 +23,7 @@ from .video_folder import SPLIT_NAMES, VideoTable, class_names, read_metadata, r
 if TYPE_CHECKING:
     import datasets as hf
 
-__all__ = ["SeededDataset", "SeededStream", "load_videos", "sample_key"]
+__all__ = ["SeededDataset", "SeededStream", "load_videos", "sample_key", "tag_sample"]
 
 _STREAM_SHARDS = 64
 _READ_AHEAD = 8
@@ -256,7 +256,7 @@ class SeededDataset(Dataset[dict[str, Any]]):
         if self._codes is not None:
             row = self._codes[index]
             sample |= {name: codes_array(row[name]) for name in row.column_names}
-        return _tagged(sample, self.seed, self.epoch, index)
+        return tag_sample(sample, self.seed, self.epoch, index)
 
 
 class SeededStream:
@@ -302,7 +302,7 @@ class SeededStream:
         for batch in self._ordered(epoch).iter(batch_size=_READ_AHEAD):
             for values in zip(*batch.values(), strict=True):
                 index = position * self.world_size + self.rank
-                yield _tagged(dict(zip(batch, values, strict=True)), self.seed, epoch, index)
+                yield tag_sample(dict(zip(batch, values, strict=True)), self.seed, epoch, index)
                 position += 1
 
     def _ordered(self, epoch: int) -> hf.IterableDataset:
@@ -322,6 +322,7 @@ class SeededStream:
         return dataset
 
 
-def _tagged(sample: dict[str, Any], seed: int, epoch: int, index: int) -> dict[str, Any]:
+def tag_sample(sample: dict[str, Any], seed: int, epoch: int, index: int) -> dict[str, Any]:
+    """A sample with `sample_index`, `sample_epoch`, and a seed that depends on these and the run's alone."""
     seeds = {"sample_index": index, "sample_seed": mix_seeds(seed, epoch, index), "sample_epoch": epoch}
     return sample | seeds

@@ -2,6 +2,7 @@
 
 Map-style data: every epoch is a permutation; step `n` of it takes the next `world * batch` samples, and each
 process its own `batch` of them, so that W processes of batch b see what one process of batch W * b sees.
+Several data sets take turns, step by step.
 
 Streams: the stream is read again and again without an end. A run that goes on replays it, but what was seen
 before passes undecoded (decoding is the collator's work), as `None`.
@@ -10,16 +11,24 @@ before passes undecoded (decoding is the collator's work), as `None`.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch.utils.data import IterableDataset, Sampler, get_worker_info
 
+from ..data.alternating import Place
 from ..data.seeds import mix_seeds
 from ..errors import DataError
 
-__all__ = ["EndlessStream", "EpochBatchSampler", "EpochStream", "SkippedBatch", "SkippingCollator"]
+__all__ = [
+    "AlternatingBatchSampler",
+    "EndlessStream",
+    "EpochBatchSampler",
+    "EpochStream",
+    "SkippedBatch",
+    "SkippingCollator",
+]
 
 
 class EpochBatchSampler(Sampler[list[int]]):
@@ -66,6 +75,62 @@ class EpochBatchSampler(Sampler[list[int]]):
         for step in range(len(self)):
             start = (step * self.world_size + self.rank) * self.batch_size
             yield order[start : start + self.batch_size]
+
+
+class AlternatingBatchSampler(Sampler[list[Place]]):
+    """Batches of several data sets in turn: one step on the first, one on the second, and so on.
+
+    An epoch ends when the longest data set has been passed over; shorter ones start again meanwhile, each
+    time in another order.
+
+    Args:
+        sizes: samples of each data set.
+        batch_size: samples per batch and process.
+        seed: of the permutations.
+        rank, world_size: this process among all.
+        batches_per_step: batches that make one optimiser step, all of the same data set.
+
+    Raises:
+        DataError: a data set has fewer samples than one step takes.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        batches_per_step: int = 1,
+    ) -> None:
+        self.samplers = [
+            EpochBatchSampler(size, batch_size, seed + source, rank, world_size)
+            for source, size in enumerate(sizes)
+        ]
+        self.batches_per_step = batches_per_step
+        self.rounds = -(-max(map(len, self.samplers)) // batches_per_step)
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the orders."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.rounds * self.batches_per_step * len(self.samplers)
+
+    def __iter__(self) -> Iterator[list[Place]]:
+        sources = [self._endless(source) for source in range(len(self.samplers))]
+        for _ in range(self.rounds):
+            for batches in sources:
+                yield from itertools.islice(batches, self.batches_per_step)
+
+    def _endless(self, source: int) -> Iterator[list[Place]]:
+        sampler = self.samplers[source]
+        passes = -(-self.rounds * self.batches_per_step // len(sampler))  # in an epoch
+        for passed in itertools.count(self.epoch * passes):
+            sampler.set_epoch(passed)
+            for batch in sampler:
+                yield [(source, passed, index) for index in batch]
 
 
 class EpochStream(Protocol):

@@ -66,8 +66,8 @@ def pretrain(recipe: Recipe, *, resume: str = "auto", console: Console | None = 
             model = model_class.from_pretrained(recipe.training.init_from, config=config)
         processor = make_processor(recipe.method, config, recipe.processor)
 
-        def collator(loader: SampleLoader) -> Any:
-            return find_class(recipe.method, "Collator")(config, processor, recipe.augmentation, loader)
+        def collator(loader: SampleLoader, augmentation: Any = recipe.augmentation) -> Any:
+            return find_class(recipe.method, "Collator")(config, processor, augmentation, loader)
 
         return Parts(model.train(), processor, collator, _monitor(recipe, processor, args))
 

@@ -27,6 +27,7 @@ from .processors import convert_processor_settings
 from .typed import CommandLineText, convert_fields, from_mapping, load_yaml, setting, unknown_key
 
 __all__ = [
+    "AlternateRecipe",
     "DataRecipe",
     "EvaluationRecipe",
     "OptimizerRecipe",
@@ -41,6 +42,16 @@ __all__ = [
     "recipe_text",
     "save_recipe",
 ]
+
+
+@dataclass(frozen=True)
+class AlternateRecipe:
+    """A further data set of a run, whose steps take turns with those of `data.train`."""
+
+    train: str = setting(help="a folder, Parquet file(s) or Hub id with the training clips")
+    train_split: str = setting("train", "split of it")
+    revision: str | None = setting(None, "commit or tag, where the source is a Hub id")
+    augmentation: dict[str, Any] = setting({}, "what differs from the section augmentation")  # noqa: RUF009
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,10 @@ class DataRecipe:
     shuffle_buffer: int = setting(
         1000, "streaming: samples (undecoded) among which the next is drawn", minimum=1
     )
+    alternate: dict[str, Any] = setting(  # noqa: RUF009
+        {}, "further data sets by any name, each {train, train_split, revision, augmentation}; their steps "
+        "take turns with those of train, an epoch ends with the longest"
+    )  # fmt: skip
     cache: Literal["none", "memory", "disk"] = setting("none", "keep decoded clips in memory or on disk")
     cache_dir: str | None = setting(None, "folder of the disk cache")
     on_bad_sample: Literal["raise", "skip"] = setting(
@@ -223,6 +238,10 @@ class Recipe:
         settings = self.evaluation
         return settings.accuracy_every if self.task == "classification" else settings.knn_every
 
+    def alternate_augmentation(self, name: str) -> Any:
+        """The typed augmentation of a further data set."""
+        return type(self.augmentation)(**self.data.alternate[name].augmentation)
+
     def make_config(self) -> Any:
         """The method's configuration, checked by its own class.
 
@@ -368,6 +387,22 @@ def _read_task(tree: Mapping[str, Any], method: str) -> str:
     return str(task)
 
 
+def _alternates(
+    tree: Mapping[str, Any], values: Mapping[str, Any], augmentation: Any, task: str
+) -> dict[str, AlternateRecipe]:
+    """The further data sets, with all of their augmentation: the run's, and what differs from it."""
+    found: dict[str, AlternateRecipe] = {}
+    for name, entry in values["data"].alternate.items():
+        path = f"data.alternate.{name}"
+        if values["data"].streaming or task != "pretraining" or augmentation is None:
+            raise RecipeError(f"{path}: data sets take turns in pre-training without streaming alone")
+        alternate = from_mapping(AlternateRecipe, entry, path)
+        settings = {**(tree.get("augmentation") or {}), **alternate.augmentation}
+        whole: Any = from_mapping(augmentation, settings, f"{path}.augmentation")
+        found[name] = dataclasses.replace(alternate, augmentation=dataclasses.asdict(whole))
+    return found
+
+
 def make_recipe(tree: Mapping[str, Any]) -> Recipe:
     """Check a nested mapping and make it a typed recipe.
 
@@ -404,6 +439,9 @@ def make_recipe(tree: Mapping[str, Any]) -> Recipe:
         raise RecipeError(
             f"method {method} has no augmentation settings: leave the section augmentation empty"
         )
+    values["data"] = dataclasses.replace(
+        values["data"], alternate=_alternates(tree, values, augmentation, task)
+    )
     if values["data"].streaming and values["training"].max_steps is None:
         raise RecipeError("a stream has no length, so that epochs mean nothing: set training.max_steps")
     other = "knn_every" if task == "classification" else "accuracy_every"
@@ -439,12 +477,17 @@ def recipe_text(recipe: Recipe, *, hide_folders: bool = False) -> str:
     """
     content = recipe.to_dict()
     if hide_folders:
-        for section in content.values():
-            for key, value in section.items() if isinstance(section, dict) else ():
-                if isinstance(value, str) and Path(value).expanduser().is_absolute():
-                    section[key] = Path(value).name
+        content = _without_folders(content)
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
     return "# The resolved recipe of this run.\n" + text
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_folders(item) for key, item in value.items()}
+    if isinstance(value, str) and Path(value).expanduser().is_absolute():
+        return Path(value).name
+    return value
 
 
 def save_recipe(recipe: Recipe, path: str | Path) -> None:

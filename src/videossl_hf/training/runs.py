@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import TrainingArguments, set_seed
 
+from ..data.alternating import AlternatingCollator, AlternatingDataset
 from ..data.datasets import SeededDataset, SeededStream, load_videos
 from ..data.loading import SampleLoader
 from ..errors import ConfigurationError, RecipeError
@@ -73,14 +74,15 @@ class Parts:
     Attributes:
         model: in training mode.
         processor: saved with the model.
-        collator: makes batches of undecoded samples, given the loader that decodes them.
+        collator: makes batches of undecoded samples, given the loader that decodes them; of a further data
+            set also given its augmentation.
         monitor: as of `VideoSSLTrainer`.
         keep_best: as of `VideoSSLTrainer`.
     """
 
     model: Any
     processor: Any
-    collator: Callable[[SampleLoader], Any]
+    collator: Callable[..., Any]
     monitor: Callable[[Any], dict[str, float]] | None = None
     keep_best: str | None = None
 
@@ -160,15 +162,7 @@ def train_by_recipe(
         dataset, train_data, replacements = _training_data(recipe, args)
         set_seed(recipe.training.seed)
         parts = make_parts(dataset, args)
-        loader = SampleLoader(
-            recipe.data.on_bad_sample,
-            max_bad_share=recipe.data.max_bad_share,
-            max_tries=recipe.data.max_tries,
-            ledger=output_dir / LEDGER_FILE,
-            cache=recipe.data.cache,
-            cache_dir=recipe.data.cache_dir,
-            replacements=replacements,
-        )
+        loader, *others = (_loader(recipe, output_dir, samples) for samples in replacements)
         collator = parts.collator(loader)
         if hasattr(collator, "check_source"):
             collator.check_source(recipe.data.train, recipe.data.revision)
@@ -189,7 +183,7 @@ def train_by_recipe(
             callbacks=[display],
             train_dataset=train_data,
             eval_dataset=train_data,
-            data_collator=collator,
+            data_collator=_taking_turns(recipe, parts, collator, others),
             processor=parts.processor,
         )
         if trainer.is_world_process_zero():
@@ -298,8 +292,30 @@ def _check_processes(
             )
 
 
-def _training_data(recipe: Recipe, args: TrainingArguments) -> tuple[Any, Any, SeededDataset | None]:
-    """The undecoded samples, the same with seeds, and those that may replace a bad one."""
+def _loader(recipe: Recipe, output_dir: Path, replacements: SeededDataset | None) -> SampleLoader:
+    data = recipe.data
+    return SampleLoader(
+        data.on_bad_sample,
+        max_bad_share=data.max_bad_share,
+        max_tries=data.max_tries,
+        ledger=output_dir / LEDGER_FILE,
+        cache=data.cache,
+        cache_dir=data.cache_dir,
+        replacements=replacements,
+    )
+
+
+def _taking_turns(recipe: Recipe, parts: Parts, first: Any, loaders: list[SampleLoader]) -> Any:
+    """The collator of `data.train`, or with further data sets one that knows all of theirs."""
+    if not loaders:
+        return first
+    pairs = zip(loaders, recipe.data.alternate, strict=True)
+    others = [parts.collator(loader, recipe.alternate_augmentation(name)) for loader, name in pairs]
+    return AlternatingCollator([first, *others])
+
+
+def _training_data(recipe: Recipe, args: TrainingArguments) -> tuple[Any, Any, list[SeededDataset | None]]:
+    """The undecoded samples, the same with seeds, and of each data set those that may replace a bad one."""
     data, seed = recipe.data, recipe.training.seed
     dataset = load_videos(data.train, data.train_split, streaming=data.streaming, revision=data.revision)
     if data.streaming:
@@ -310,9 +326,16 @@ def _training_data(recipe: Recipe, args: TrainingArguments) -> tuple[Any, Any, S
             rank=args.process_index,
             world_size=args.world_size,
         )
-        return dataset, stream, None
+        return dataset, stream, [None]
     seeded = SeededDataset(dataset, seed)
-    return dataset, seeded, seeded
+    if not data.alternate:
+        return dataset, seeded, [seeded]
+    others = [
+        load_videos(other.train, other.train_split, revision=other.revision)
+        for other in data.alternate.values()
+    ]
+    replacements: list[SeededDataset | None] = [seeded, *(SeededDataset(other, seed) for other in others)]
+    return dataset, AlternatingDataset([dataset, *others], seed), replacements
 
 
 def _introduce(console: Console, recipe: Recipe, trainer: VideoSSLTrainer, checkpoint: Path | None) -> None:

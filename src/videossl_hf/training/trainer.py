@@ -23,8 +23,9 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import HubStrategy
 from transformers.utils.hub import PushInProgress
 
+from ..data.alternating import AlternatingDataset
 from ..errors import CheckpointError, ConfigurationError, NonFiniteLossError
-from .batches import EndlessStream, EpochBatchSampler, SkippingCollator
+from .batches import AlternatingBatchSampler, EndlessStream, EpochBatchSampler, SkippingCollator
 from .callbacks import LogBeforeSaving, MethodHooks, MetricsFile, Throughput
 from .checkpoints import SEAL, prune_checkpoints, remove_checkpoint, seal_checkpoint
 from .optimization import make_optimizer, make_scheduler, scale_learning_rate
@@ -47,7 +48,7 @@ class LossParts:
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
-        self._count = 0
+        self._counts: dict[str, int] = {}  # not every batch has every part: captions are not sorted
         self._first_bad_step: Tensor | None = None
 
     def add(self, outputs: Any, step: int) -> None:
@@ -56,7 +57,7 @@ class LossParts:
             if isinstance(value, Tensor) and value.ndim == 0:
                 value = value.detach().float()
                 self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
-        self._count += 1
+                self._counts[name] = self._counts.get(name, 0) + 1
         loss = outputs["loss"].detach()
         if self._first_bad_step is None:
             self._first_bad_step = torch.full((), _NOT_A_STEP, dtype=torch.int64, device=loss.device)
@@ -69,13 +70,13 @@ class LossParts:
         Args:
             gather: stacks a tensor of each process along its first dimension.
         """
-        if not self._count or self._first_bad_step is None:
+        if self._first_bad_step is None:
             return {}, None
         names = sorted(self._sums)
-        sums = torch.stack([self._sums[name] for name in names]).double() / self._count
+        sums = torch.stack([self._sums[name].double() / self._counts[name] for name in names])
         means = gather(sums[None]).mean(dim=0).tolist()
         first_bad_step = int(gather(self._first_bad_step[None]).min())
-        self._sums, self._count, self._first_bad_step = {}, 0, None
+        self._sums, self._counts, self._first_bad_step = {}, {}, None
         return dict(zip(names, means, strict=True)), None if first_bad_step == _NOT_A_STEP else first_bad_step
 
 
@@ -85,8 +86,9 @@ class VideoSSLTrainer(Trainer):
     What differs from `transformers.Trainer`:
 
     - Sample order is a function of seed and epoch; resume skips or replays samples without decoding them, and
-      streams resume exactly, too. `train_dataset` is map-style (`SeededDataset`) or, with `streaming=True`,
-      this process's share of a stream (`SeededStream`).
+      streams resume exactly, too. `train_dataset` is map-style (`SeededDataset`, or `AlternatingDataset`
+      for data sets that take turns) or, with `streaming=True`, this process's share of a stream
+      (`SeededStream`).
     - Checkpoints are sealed when complete (`checkpoints.py`); weights that do not fit are an error, not a
       warning.
     - Every scalar of the model's output is averaged on the device and logged beside `loss`; NaN stops the run
@@ -184,15 +186,24 @@ class VideoSSLTrainer(Trainer):
                 collate_fn=SkippingCollator(self.data_collator),
                 **common,
             )
-        self._sampler = EpochBatchSampler(
-            len(self.train_dataset),
-            args.per_device_train_batch_size,
-            args.seed,
-            rank=args.process_index,
-            world_size=args.world_size,
-        )
+        self._sampler = self._batch_sampler()
         return DataLoader(
             self.train_dataset, batch_sampler=self._sampler, collate_fn=self.data_collator, **common
+        )
+
+    def _batch_sampler(self) -> EpochBatchSampler | AlternatingBatchSampler:
+        args = self.args
+        share = {"rank": args.process_index, "world_size": args.world_size}
+        if isinstance(self.train_dataset, AlternatingDataset):
+            return AlternatingBatchSampler(
+                [len(dataset) for dataset in self.train_dataset.datasets],
+                args.per_device_train_batch_size,
+                args.seed,
+                batches_per_step=args.gradient_accumulation_steps,
+                **share,
+            )
+        return EpochBatchSampler(
+            len(self.train_dataset), args.per_device_train_batch_size, args.seed, **share
         )
 
     def _run_epoch(self, *, train_dataloader: DataLoader, epoch: int, **kwargs: Any) -> None:
@@ -239,8 +250,7 @@ class VideoSSLTrainer(Trainer):
         """Optimiser steps in an epoch; None for a stream."""
         if self.streaming:
             return None
-        batches = len(self.train_dataset) // (self.args.per_device_train_batch_size * self.args.world_size)
-        return math.ceil(batches / self.args.gradient_accumulation_steps)
+        return math.ceil(len(self._batch_sampler()) / self.args.gradient_accumulation_steps)
 
     @property
     def _planned_steps(self) -> int:
