@@ -22,6 +22,8 @@ from transformers import (
 
 from media import write_media
 from videossl_hf import cli
+from videossl_hf.data.datasets import load_videos
+from videossl_hf.data.sounding_shapes import CLASS_NAMES
 from videossl_hf.errors import InputError
 from videossl_hf.evaluation.features import embed
 from videossl_hf.evaluation.loading import load_model, load_processor
@@ -96,13 +98,34 @@ def test_the_command_scores_a_peer(peer: Path, shapes: Path, tmp_path: Path) -> 
     assert result["figures"]["top1"]["samples"] > 0
 
 
-def test_a_classifier_answers_for_itself(tmp_path: Path) -> None:
+def test_a_classifier_answers_for_itself(shapes: Path, tmp_path: Path) -> None:
+    """Probabilities or logits are averaged over the views, as asked."""
     torch.manual_seed(0)
-    AutoModelForVideoClassification.from_config(CONFIGS["videomae"]).save_pretrained(tmp_path)
+    names = dict(enumerate(CLASS_NAMES))
+    config = VideoMAEConfig(
+        image_size=32, num_frames=4, id2label=names, label2id={name: i for i, name in names.items()}, **SMALL
+    )
+    model = AutoModelForVideoClassification.from_config(config)
+    torch.nn.init.normal_(model.classifier.weight, std=3.0)
+    model.save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(SETTINGS))
     inputs = torch.randn(2, 4, 3, 32, 32)
     found = embed(load_model(str(tmp_path), for_classification=True), inputs, space="probabilities")
-    expected = AutoModelForVideoClassification.from_pretrained(tmp_path).eval()(inputs).logits
-    assert torch.equal(found, expected.detach().softmax(-1))
+    assert torch.equal(found, model.eval()(inputs).logits.detach().softmax(-1))
+
+    command = ["evaluate", str(tmp_path), "--data", str(shapes), "--protocol", "classify", "--views", "2x3"]
+    clips = load_videos(str(shapes), "test")
+    views = load_processor(str(tmp_path))(
+        videos=[cell["path"] for cell in clips["video"]], num_clips=2, num_crops=3
+    )["pixel_values_videos"]
+    logits = model(views.flatten(0, 1)).logits.detach().unflatten(0, views.shape[:2])
+    for average, answers in (("logits", logits.mean(1)), ("probabilities", logits.softmax(-1).mean(1))):
+        output = tmp_path / f"{average}.json"
+        assert cli.main([*command, "--average", average, "--output", str(output)]) == 0
+        (result,) = json.loads(output.read_text())["results"]
+        right = (answers.argmax(-1) == torch.tensor(clips["label"])).float().mean()
+        assert result["figures"]["top1"]["value"] == pytest.approx(100 * right.item())
+        assert result["protocol"]["average"] == average
 
 
 @pytest.mark.parametrize("offset", [False, True])

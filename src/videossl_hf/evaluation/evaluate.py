@@ -15,7 +15,7 @@ from rich.table import Table
 
 from ..errors import DataError, InputError
 from ..nn.text_features import class_features, text_features
-from .features import feature_identity
+from .features import ANSWERS, feature_identity
 from .fingerprint import model_identity, short_hash
 from .inputs import FeatureSource, add_input_arguments
 from .linear import DEFAULT_L2_GRID
@@ -69,6 +69,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ranks", type=int, nargs="+", help="retrieval: k of R@k (1 5 20; text_retrieval: 1 5 10)"
     )
+    parser.add_argument(
+        "--average", choices=ANSWERS, default="probabilities",
+        help="classify: what is averaged over the views of a video (probabilities)",
+    )  # fmt: skip
     parser.add_argument(
         "--text-column", choices=TEXT_COLUMNS,
         help="text_retrieval: of one text a clip, or of speech in as many equal parts as the model has "
@@ -238,17 +242,18 @@ class _Evaluation:
 
     def _classify(self) -> list[Result]:
         """The classifier's own answers; one that compares clips with words takes those of the data."""
-        model: Any = self.source.network("probabilities")
+        model: Any = self.source.network(self.args.average)
         clips = self.source.clips(self.args.test_split)
         own, asked = list(model.config.id2label.values()), clips.label_names or []
         identity = model_identity(model)
         is_new = getattr(model.config, "reads_labels", False) and own != asked
         if is_new:
             model.set_labels(asked, self.source.processor.tokenizer)
-        test = self._features(self.args.test_split, space="probabilities")
+        test = self._features(self.args.test_split, space=self.args.average)
         started = time.perf_counter()
         names = list(model.config.id2label.values())
         outcome = classify_protocol(test.table, names, seed=self.args.seed)
+        outcome.protocol["average"] = self.args.average
         if is_new and not set(asked) <= set(own):
             outcome.protocol["name"] = "zero-shot"
         return [self._result(outcome, test, {}, time.perf_counter() - started, **identity)]
@@ -277,7 +282,7 @@ class _Evaluation:
         notes |= {"random_weights": True} if self.args.random_weights else {}
         return make_result(
             outcome,
-            self.source.network("probabilities" if notes.get("class") else "features"),
+            self.source.network(self.args.average if notes.get("class") else "features"),
             self.args.data,
             test,
             others,

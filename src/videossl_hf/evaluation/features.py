@@ -24,10 +24,12 @@ from .clips import BadSample, PreparedClips, PreparedSample
 from .fingerprint import model_fingerprint, model_identity, processor_fingerprint
 from .table import FeatureTable
 
-__all__ = ["embed", "extract_features", "feature_identity", "feature_model", "unwrapped"]
+__all__ = ["ANSWERS", "embed", "extract_features", "feature_identity", "feature_model", "unwrapped"]
 
 
-SPACES = ("features", "shared", "text", "probabilities")
+ANSWERS = ("probabilities", "logits")
+"""Spaces of a classifier."""
+SPACES = ("features", "shared", "text", *ANSWERS)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -71,7 +73,8 @@ def embed(model: nn.Module, inputs: Tensor, modality: str = "video", space: str 
         space: "features" reads `pooler_output` (or the mean over the tokens of a model without one) and
             `audio_pooler_output`; "shared" calls `get_video_embeddings` and `get_audio_embeddings`, where a
             pre-training model lets modalities be compared; "text" calls `get_video_features` of a model with
-            a text tower, to be compared with its `get_text_features`; "probabilities" are a classifier's.
+            a text tower, to be compared with its `get_text_features`; "probabilities" and "logits" are a
+            classifier's.
 
     Raises:
         InputError: the model has no features of this kind.
@@ -79,11 +82,12 @@ def embed(model: nn.Module, inputs: Tensor, modality: str = "video", space: str 
     first = next(iter(model.parameters()), None)
     if first is not None:
         inputs = inputs.to(first.device, first.dtype if inputs.is_floating_point() else None)
-    if space == "probabilities":
+    if space in ANSWERS:
         outputs = model(**_video_inputs(inputs))
         if getattr(outputs, "logits", None) is None:
             raise InputError(f"{type(model).__name__} gives no logits: it is no classifier")
-        return outputs.logits.float().softmax(dim=-1).cpu()
+        logits = outputs.logits.float()
+        return (logits.softmax(dim=-1) if space == "probabilities" else logits).cpu()
     if space == "text":
         if not hasattr(model, "get_text_features"):
             raise InputError(f"{type(model).__name__} has no get_text_features: it has no text tower")
@@ -137,8 +141,8 @@ def extract_features(
         views: "CLIPSxCROPS", e.g. "10x3": clips spread over the video, square crops along the longer side.
         modality: "video" or "audio".
         space: "features" of the backbone, or "shared": the space in which a pre-training model compares
-            video and sound; "text": where clips and texts are compared; or "probabilities" of a classifier's
-            classes.
+            video and sound; "text": where clips and texts are compared; or "probabilities" (or "logits") of a
+            classifier's classes.
         batch_size: clips through the network at a time (a sample has CLIPS * CROPS of them).
         cache_dir: folder for shards and manifest. What is there already is read, the rest is computed.
         shard_size: samples a file; an interruption costs at most one.

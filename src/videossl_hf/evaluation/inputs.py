@@ -13,6 +13,7 @@ from ..data.datasets import load_videos
 from ..errors import InputError
 from .baselines import BASELINES
 from .clips import PreparedClips
+from .features import ANSWERS
 from .loading import default_device, load_model, load_processor, quiet_libraries
 from .splits import ExtractedSplit, extract_split
 
@@ -110,7 +111,7 @@ class FeatureSource:
             random_weights=self.args.random_weights,
             seed=self.args.seed,
             for_pretraining=space == "shared",
-            for_classification=space == "probabilities",
+            for_classification=space in ANSWERS,
             trust_remote_code=self.args.trust_remote_code,
         )
         return model.to(self.device)

@@ -129,13 +129,13 @@ def classify_protocol(test: FeatureTable, names: Sequence[str], *, seed: int = 0
     """Top-1 (and top-5) of a classifier's own answers.
 
     Args:
-        test: its probabilities, averaged over the views of each video, one column a class.
+        test: its probabilities or logits, averaged over the views of each video, one column a class.
         names: of its classes, in the order of the columns; the data's may stand in another order.
         seed: of the interval.
 
     Raises:
         DataError: the data has no labels, or a class that the classifier does not know.
-        InputError: NaN probabilities.
+        InputError: NaN among them.
     """
     if not test.label_names:
         raise DataError("the test videos have no names of classes to compare with those of the classifier")
@@ -144,7 +144,7 @@ def classify_protocol(test: FeatureTable, names: Sequence[str], *, seed: int = 0
             f"the classifier does not know {len(unknown)} of the {len(test.label_names)} classes of the data,"
             f" such as {unknown[0]!r}; it knows {', '.join(list(names)[:5])}{' ...' * (len(names) > 5)}"
         )
-    check_features(test.features, test.labels, name="test probabilities")
+    check_features(test.features, test.labels, name="answers on test")
     columns = torch.tensor([list(names).index(name) for name in test.label_names])
     figures = _top_k(test.features, columns[test.labels], seed)
     return Outcome({"name": "classify", "classes": len(names)}, figures, test.features)
