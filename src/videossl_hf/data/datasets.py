@@ -43,8 +43,8 @@ def load_videos(
         revision: branch, tag or commit of a Hub dataset.
 
     Returns:
-        a dataset with the column `video` (undecoded cells), and where the source has them `label`
-        (ClassLabel, the same classes in every split), `audio` (undecoded cells) and any other columns.
+        a dataset with the column `video` (undecoded cells; without one a column `image` becomes it), and
+        where the source has them `label` (ClassLabel, the same classes in every split), `audio` (undecoded cells) and any other columns.
 
     Raises:
         DataError: no such source or split, no videos, or a source without a `video` column.
@@ -170,18 +170,21 @@ def _hub_class_names(source: str, split: str, revision: str | None, streaming: b
 
 
 def _undecoded(dataset: Any, source: str) -> Any:
-    """Check for a `video` column and stop datasets from decoding video and sound itself."""
+    """Check for a `video` column (or one of images, which are videos of one frame) and stop datasets from
+    decoding video and sound itself."""
     import datasets as hf
 
     columns = dataset.column_names
     if columns is None:
         dataset = dataset._resolve_features()
         columns = dataset.column_names
-    if "video" not in columns:
+    if "video" not in columns and "image" not in columns:
         raise DataError(f"{source} has no column 'video': it has {', '.join(columns) or 'none'}")
     if isinstance(dataset, hf.IterableDataset):
         # A stream from the Hub comes with threads that decode: a cast would come after them.
         dataset = dataset.decode(False)
+    if "video" not in columns:
+        dataset = dataset.cast_column("image", hf.Image(decode=False)).rename_column("image", "video")
     dataset = dataset.cast_column("video", hf.Video(decode=False))
     if "audio" in columns:
         dataset = dataset.cast_column("audio", hf.Audio(decode=False))

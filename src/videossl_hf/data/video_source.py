@@ -28,8 +28,11 @@ STRICT_OPTIONS = {"err_detect": "explode+crccheck+bitstream+buffer+careful"}
 MAX_PIXELS = 1 << 26
 CONTAINERS = (
     "mov,matroska,avi,mpeg,mpegts,mpegvideo,m4v,h264,hevc,obu,ivf,flv,asf,ogg,nut,mxf,dv,rm,gif,"
-    "wav,w64,aiff,caf,au,mp3,aac,flac,ac3,eac3,amr,ape,wv,tta"
+    "wav,w64,aiff,caf,au,mp3,aac,flac,ac3,eac3,amr,ape,wv,tta,"
+    "jpeg_pipe,png_pipe,webp_pipe"
 )
+# Images are videos of one frame. By their path FFmpeg would take them for one of a numbered sequence.
+IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 URL_TIMEOUT = 20.0  # seconds without an answer
 
 
@@ -123,6 +126,9 @@ class MediaSource:
                 raise DecodeError(self.name, "it is not a regular file" if exists else "no such file")
             if self.path.stat().st_size == 0:
                 raise DecodeError(self.name, "the file is empty")
+            if self.path.suffix.lower() in IMAGE_EXTENSIONS:
+                with decode_errors(self.name):
+                    target = self.path.read_bytes()
         if isinstance(target, bytes):
             if not target:
                 raise DecodeError(self.name, "there are no bytes")
@@ -139,7 +145,7 @@ class MediaSource:
                     buffer_size=1 << 16,
                 )
             except (av.error.InvalidDataError, av.error.ArgumentError) as error:
-                reason = "it is no video or sound file of a known kind, or its header is damaged"
+                reason = "it is no video, sound or image file of a known kind, or its header is damaged"
                 raise DecodeError(self.name, reason) from error
 
 
