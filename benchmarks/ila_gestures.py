@@ -1,10 +1,10 @@
-"""ILA on a few labelled real videos: fine-tuned and cross-validated beside the same tower with frames averaged.
+"""ILA on a few labelled real videos: fine-tuned and cross-validated beside the same tower's averaged frames.
 
     python benchmarks/ila_gestures.py FOLDER --frames outputs/smoke-ila/clip --shapes outputs/smoke-ila/ila-0
 
 FOLDER holds one folder of clips a class. The clips of each class are dealt out to the folds; every fold is
-scored by a model that was fine-tuned on the others, with settings that were fixed beforehand. Three models: ILA
-from the small stand-in for CLIP that `training/frame_stage.py` wrote, ILA from the smoke run on generated
+scored by a model that was fine-tuned on the others, with settings that were fixed beforehand. Three models:
+ILA from the small stand-in for CLIP that `training/frame_stage.py` wrote, ILA from the smoke run on generated
 motions, and the stand-in's frames averaged, which cannot tell a movement from its reverse. Writes
 results/ila-gestures.json.
 """

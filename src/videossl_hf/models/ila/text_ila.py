@@ -110,7 +110,8 @@ def tokenize_labels(labels: Iterable[str], tokenizer: Any, config: ILAConfig) ->
         ConfigurationError: two classes of one name or of the same tokens, a name that is empty or exceeds the
             text context, or a tokenizer whose end of text is another.
     """
-    labels, text, tokens = list(labels), config.text_config, {}
+    labels, text = list(labels), config.text_config
+    tokens: dict[str, list[int]] = {}
     if doubled := sorted({label for label in labels if labels.count(label) > 1}):
         raise ConfigurationError(f"two classes are called {doubled[0]!r}: give each a name of its own")
     for label in labels:
