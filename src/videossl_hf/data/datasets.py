@@ -44,7 +44,8 @@ def load_videos(
 
     Returns:
         a dataset with the column `video` (undecoded cells; without one a column `image` becomes it), and
-        where the source has them `label` (ClassLabel, the same classes in every split), `audio` (undecoded cells) and any other columns.
+        where the source has them `label` (ClassLabel, the same classes in every split), `audio` (undecoded
+        cells) and any other columns.
 
     Raises:
         DataError: no such source or split, no videos, or a source without a `video` column.

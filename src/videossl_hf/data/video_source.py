@@ -145,7 +145,7 @@ class MediaSource:
                     buffer_size=1 << 16,
                 )
             except (av.error.InvalidDataError, av.error.ArgumentError) as error:
-                reason = "it is no video, sound or image file of a known kind, or its header is damaged"
+                reason = "it is no video or sound file of a known kind, or its header is damaged"
                 raise DecodeError(self.name, reason) from error
 
 
