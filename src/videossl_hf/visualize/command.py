@@ -74,13 +74,13 @@ def visualize(name: str, clips: list[Any], revision: str | None = None) -> Image
         if paint is None:
             rows.append(film_strip(frames))
         else:
-            rows.append(paint(frames, processor.video_processor(clip)["pixel_values_videos"]))
+            rows.append(paint(frames, processor.video_processor.pixels(clip)))
     return _stack(rows)
 
 
 def shown_frames(video_processor: Any, clip: Any) -> np.ndarray:
     """What the model sees of a clip, as a person would: (frames, height, width, 3) uint8."""
-    pixels: Tensor = video_processor(clip, do_normalize=False)["pixel_values_videos"]
+    pixels: Tensor = video_processor.pixels(clip, do_normalize=False)
     if pixels.ndim != 5:
         raise InputError("the processor takes several views of a clip: set its num_clips and num_crops to 1")
     return (pixels[0].permute(0, 2, 3, 1) * 255).round().clamp(0, 255).byte().numpy()

@@ -133,7 +133,7 @@ class VIMPACCollator:
             - input_codes, second_input_codes: (batch, frames, rows, columns) int64; or, from files without a
               tokeniser, pixel_values_videos, second_pixel_values_videos (batch, frames, channels, height,
               width), and frame_mask, second_frame_mask (batch, frames).
-            - mask, second_mask: (batch, frames, rows, columns) int64.
+            - mask, second_mask: (batch, frames, rows, columns) int32.
             - masked_positions: (masked,) int64.
             - has_padding: bool.
 

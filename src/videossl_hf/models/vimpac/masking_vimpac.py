@@ -1,6 +1,6 @@
 """Which codes of a clip are hidden: cuboids, single places, or cuboids of which some are replaced or left.
 
-A mask is an int64 tensor of the shape of the codes: `NOT_MASKED` where nothing happens, `LEFT_AS_IS` where
+A mask is an int32 tensor of the shape of the codes: `NOT_MASKED` where nothing happens, `LEFT_AS_IS` where
 the code stays but is to be predicted, else the id that stands in the code's place. Masks are drawn on the
 host, for all clips of a batch at once and from uniform random numbers that the caller may draw for every
 sample by itself; nothing here depends on the codes, so that it works before they exist.
@@ -76,7 +76,7 @@ def make_masks(config: VIMPACConfig, draws: MaskDraws, grid: tuple[int, int, int
 
 def _hide(hidden: Tensor, mask_code: int) -> Tensor:
     """`mask_code` where hidden, else `NOT_MASKED`, which is all bits: several times faster than `where`."""
-    return hidden.long().sub_(1).bitwise_or_(mask_code)
+    return hidden.int().sub_(1).bitwise_or_(mask_code)
 
 
 def place_boxes(numbers: Tensor, grid: tuple[int, int, int]) -> Tensor:
@@ -89,14 +89,14 @@ def place_boxes(numbers: Tensor, grid: tuple[int, int, int]) -> Tensor:
         numbers: `(..., blocks, 6)` in [0, 1).
 
     Returns:
-        `(..., blocks, 6)` int64: (start, end) in time, rows and columns, ends exclusive.
+        `(..., blocks, 6)` int16: (start, end) in time, rows and columns, ends exclusive.
     """
     if min(grid) < 2:
         raise InputError(f"blocks need at least two frames, rows and columns; the codes are {grid}")
     size = torch.tensor(grid, device=numbers.device)
     longest = torch.tensor([2 * grid[0] // 3, grid[1] // 2, grid[2] // 2], device=numbers.device)
-    lengths = 1 + (numbers[..., :3] * longest).long()
-    starts = (numbers[..., 3:] * (size - lengths + 1)).long()
+    lengths = 1 + (numbers[..., :3] * longest).short()
+    starts = (numbers[..., 3:] * (size - lengths + 1)).short()
     return torch.stack([starts, starts + lengths], dim=-1).flatten(-2)
 
 
@@ -112,14 +112,14 @@ def cover(boxes: Tensor, grid: tuple[int, int, int]) -> Tensor:
     """
     blocks = boxes.shape[-2]
     dtype = torch.int8 if blocks < 8 else torch.int64
-    bits = 1 << torch.arange(blocks, device=boxes.device)
-    along = []
-    for axis, length in enumerate(grid):
-        place = torch.arange(length, device=boxes.device)[:, None]
-        start, end = boxes[..., None, :, 2 * axis], boxes[..., None, :, 2 * axis + 1]
-        along.append((((place >= start) & (place < end)) * bits).sum(-1).to(dtype))
-    time, rows, columns = along
-    return time[..., :, None, None] & (rows[..., None, :, None] & columns[..., None, None, :])
+    # All three axes in one comparison, each as long as the longest: fewer and larger operations.
+    place = torch.arange(max(grid), dtype=boxes.dtype, device=boxes.device)
+    inside = (place >= boxes[..., 0::2, None]) & (place < boxes[..., 1::2, None])
+    bits = (1 << torch.arange(blocks, device=boxes.device)).to(dtype)[:, None, None]
+    time, rows, columns = (inside * bits).sum(-3, dtype=dtype).unbind(-2)
+    frames, height, width = grid
+    of_frame = rows[..., None, :height, None] & columns[..., None, None, :width]
+    return time[..., :frames, None, None] & of_frame
 
 
 def replace_blocks(boxes: Tensor, actions: Tensor, random_codes: Tensor, mask_code: int) -> Tensor:
@@ -132,7 +132,7 @@ def replace_blocks(boxes: Tensor, actions: Tensor, random_codes: Tensor, mask_co
     """
     frames, rows, columns = random_codes.shape[-3:]
     covering = cover(boxes, (frames, rows, columns))
-    masks = torch.where(covering != 0, LEFT_AS_IS, NOT_MASKED)
+    masks = torch.where(covering != 0, LEFT_AS_IS, NOT_MASKED).int()
     for block in range(boxes.shape[-2]):
         inside = (covering >> block) & 1 == 1
         action = actions[..., block, None, None, None]

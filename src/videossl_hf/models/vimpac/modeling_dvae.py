@@ -86,10 +86,11 @@ class DVAEBlock(GradientCheckpointingLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(frames, in_channels, height, width)` to `(frames, out_channels, height, width)`."""
-        residual = x
-        for conv in self.convs:
-            residual = conv(F.relu(residual))
-        return self.shortcut(x) + self.gain * residual
+        first, *others = self.convs
+        residual = first(F.relu(x))
+        for conv in others:  # nobody else reads what the convolution before it gave
+            residual = conv(F.relu(residual, inplace=True))
+        return torch.add(self.shortcut(x), residual, alpha=self.gain)
 
 
 def _groups(
