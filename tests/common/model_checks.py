@@ -380,6 +380,7 @@ class ModelChecks:
 
     # Graphs
 
+    @pytest.mark.no_cover  # a tracer makes it twice as slow, and other tests run the same lines
     def test_exports_with_a_free_batch_size(self, model: Any) -> None:
         if not self.is_feature_model:
             return
@@ -400,6 +401,7 @@ class ModelChecks:
         inner = {name: shape for name, shape in named.items() if name not in parameters}
         return outer | ({variadic: inner} if variadic and inner else {})
 
+    @pytest.mark.no_cover
     def test_compiles_as_one_graph(self, model: Any) -> None:
         self._check_compiled(model, "eager")
 
