@@ -5,8 +5,8 @@
 Both sides take the same weights, clips, scripts and masks. A step is forward and backward of pre-training:
 16 frames of 224 pixels with three quarters of the patches dropped, four scripts of 50 tokens, both losses;
 DistilBERT comes from transformers on both sides, without dropout, so that losses can be compared. Features
-are the class tokens of whole clips. The gradients of the first step are compared: by how much they differ,
-as a share of their length. How it is timed: step_timing.py.
+are the class tokens of whole clips. Losses, and the length of the gradient, are printed beside each other;
+weights are read tensor by tensor, so that peak memory is that of the step. How it is timed: step_timing.py.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
 from transformers import DistilBertConfig, DistilBertModel
 
 from official_tvts import add_checkout_arguments, has_checkout, official_model
 from step_timing import add_step_arguments, compare
 
 TABLES = {
-    "pre-training, forward and backward": ("official fp32", "ours fp32", "ours bf16"),
+    "pre-training, forward and backward": ("official fp32", "ours fp32", "ours bf16", "ours bf16 weights"),
     "features, all patches": ("official features fp32", "ours features fp32", "ours features bf16"),
 }
 SCRIPTS, TOKENS, KEPT, TUBELETS, PLACES = 4, 50, 49, 8, 196
@@ -53,9 +55,9 @@ def text_tower() -> DistilBertModel:
 
 
 def official_side(arguments: argparse.Namespace, features: bool) -> Step:
-    """The official step; also writes the weights and first gradients for the other sides."""
+    """The official step; also writes the weights for the other sides."""
     model = official_model(arguments, text_tower()).train()
-    torch.save(model.state_dict(), arguments.folder / "weights.pt")
+    save_file(model.state_dict(), arguments.folder / "weights.safetensors")
     batch = make_batch(arguments)
     if features:
         everything = torch.arange(PLACES).expand(arguments.batch, TUBELETS, PLACES)
@@ -77,62 +79,56 @@ def official_side(arguments: argparse.Namespace, features: bool) -> Step:
         contrastive = model.contrastive(model.similarities(video, text))
         loss = contrastive + 2 * cross_entropy(order.reshape(-1, SCRIPTS), places)
         loss.backward()
-        gradients = arguments.folder / "gradients.pt"
-        if not gradients.exists():
-            torch.save({n: p.grad for n, p in model.named_parameters() if p.grad is not None}, gradients)
-        return {"loss": loss.detach()}
+        return {"loss": loss.detach(), "gradient of length": gradient_length(model)}
 
     return step
 
 
-def our_side(arguments: argparse.Namespace, dtype: torch.dtype, features: bool) -> Step:
-    """Our step, as the trainer runs it."""
-    model = our_model(arguments, features)
-    batch = make_batch(arguments)
-    differences: dict[str, Tensor] = {}
+def our_side(arguments: argparse.Namespace, side: str) -> Step:
+    """Our step, as the trainer runs it; "bf16 weights": everything in bfloat16, without autocast."""
+    features = "features" in side
+    model, batch = our_model(arguments, features), make_batch(arguments)
+    if "bf16 weights" in side:
+        model.to(torch.bfloat16)
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=side.endswith("bf16"))
 
+    @torch.no_grad()
     def embed() -> dict[str, Tensor]:
-        with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        with autocast:
             return {"norm": model.get_video_features(batch["pixel_values_videos"]).float().norm()}
 
     def step() -> dict[str, Tensor]:
         model.zero_grad()
-        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        with autocast:
             loss = model(**batch).loss
         loss.backward()
-        if not differences:
-            differences["gradient off by"] = gradient_difference(arguments, model)
-        return {"loss": loss.detach()} | differences
+        return {"loss": loss.detach(), "gradient of length": gradient_length(model)}
 
     return embed if features else step
 
 
+@torch.no_grad()
 def our_model(arguments: argparse.Namespace, features: bool) -> Any:
     """Our model with the official side's weights."""
-    from videossl_hf.models.tvts.conversion_tvts import infer_config, load_official
-    from videossl_hf.models.tvts.modeling_tvts import TVTSVideoModel
+    from videossl_hf import TVTSConfig, TVTSForPreTraining, TVTSVideoModel
+    from videossl_hf.models.tvts.conversion_tvts import key_table
 
-    state = torch.load(arguments.folder / "weights.pt", weights_only=True)
-    if features:
-        tower = {k.removeprefix("video_model."): v for k, v in state.items() if k.startswith("video_model.")}
-        model = load_official(tower)
-        assert isinstance(model, TVTSVideoModel)
-        return model.eval()
-    config = infer_config(state)
-    config.text_settings |= {"dropout": 0.0, "attention_dropout": 0.0}
-    return load_official(state, config).train()
+    config = TVTSConfig(text_settings={"dropout": 0.0, "attention_dropout": 0.0})
+    model = TVTSVideoModel(config).eval() if features else TVTSForPreTraining(config).train()
+    own = model.state_dict()
+    table, prefix = (
+        key_table(config, "video" if features else "pretraining"),
+        "video_model." if features else "",
+    )
+    with safe_open(arguments.folder / "weights.safetensors", framework="pt") as weights:
+        for key, (name,) in table.items():
+            own[name].copy_(weights.get_tensor(prefix + key).reshape(own[name].shape))
+    return model
 
 
-def gradient_difference(arguments: argparse.Namespace, model: Any) -> Tensor:
-    """Length of the difference of all gradients as a share of their length."""
-    from videossl_hf.models.tvts.conversion_tvts import key_table, official_state_dict
-
-    expected = torch.load(arguments.folder / "gradients.pt", weights_only=True)
-    own = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
-    found = official_state_dict(own, key_table(model.config, "pretraining"))
-    assert found.keys() == expected.keys(), "other parameters have gradients"
-    one, other = (torch.cat([side[name].flatten() for name in expected]) for side in (found, expected))
-    return (one - other).norm() / other.norm()
+def gradient_length(model: nn.Module) -> Tensor:
+    """Of all gradients together."""
+    return nn.utils.get_total_norm(p.grad for p in model.parameters() if p.grad is not None)
 
 
 def main() -> None:
@@ -150,7 +146,7 @@ def main() -> None:
         features = "features" in side
         if side.startswith("official"):
             return official_side(arguments, features)
-        return our_side(arguments, torch.bfloat16 if "bf16" in side else torch.float32, features)
+        return our_side(arguments, side)
 
     for title, sides in TABLES.items():
         if arguments.side is None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ...errors import CheckpointError
 from ...nn.foreign_checkpoint import read_state_dict
+from ...nn.official_weights import check_keys, count_layers, load_exactly, shape_of
 from .configuration_tvts import TVTSConfig
 from .modeling_tvts import (
     TVTSForPreTraining,
@@ -188,42 +189,43 @@ def infer_config(state: Mapping[str, Tensor], **overrides: Any) -> TVTSConfig:
         settings |= _clip_sizes(state) if divided else _text_sizes(state)
         settings["use_projection"] = "vid_proj.0.weight" in state
         if settings["use_projection"]:
-            settings["projection_dim"] = _shape(state, "vid_proj.0.weight")[0]
+            settings["projection_dim"] = shape_of(state, "vid_proj.0.weight")[0]
         settings["num_scripts"] = 1
         if "pred_model.head.weight" in state:
-            settings["num_scripts"] = _shape(state, "pred_model.head.weight")[0]
-            settings["sorting_layers"] = _count(state, r"pred_model\.blocks\.(\d+)\.")
+            settings["num_scripts"] = shape_of(state, "pred_model.head.weight")[0]
+            settings["sorting_layers"] = count_layers(state, r"pred_model\.blocks\.(\d+)\.")
     else:
         settings["use_text"] = False
         settings.setdefault("sorting_heads", 1)
     if kind == "classification":
-        settings["num_labels"] = _shape(state, "head.weight")[0]
+        settings["num_labels"] = shape_of(state, "head.weight")[0]
     settings |= overrides
     return TVTSConfig.v2(**settings) if divided else TVTSConfig(**settings)
 
 
 def _joint_sizes(state: Mapping[str, Tensor], prefix: str, kind: str) -> dict[str, Any]:
-    hidden, channels, *kernel = _shape(state, f"{prefix}patch_embed.proj.weight")
+    hidden, channels, *kernel = shape_of(state, f"{prefix}patch_embed.proj.weight")
     tubelet, patch = (2, kernel[-1]) if kind == "image" else (kernel[0], kernel[-1])
     settings: dict[str, Any] = {"hidden_size": hidden, "num_channels": channels}
     settings |= {"tubelet_size": tubelet, "patch_size": patch}
-    settings["image_size"] = patch * round((_shape(state, f"{prefix}pos_embed")[1] - 1) ** 0.5)
+    settings["image_size"] = patch * round((shape_of(state, f"{prefix}pos_embed")[1] - 1) ** 0.5)
     if kind != "image":
-        settings["num_frames"] = tubelet * _shape(state, f"{prefix}temporal_embed")[1]
-    settings["num_hidden_layers"] = _count(state, rf"{re.escape(prefix)}blocks\.(\d+)\.")
-    settings["mlp_ratio"] = _shape(state, f"{prefix}blocks.0.mlp.fc1.weight")[0] / hidden
+        settings["num_frames"] = tubelet * shape_of(state, f"{prefix}temporal_embed")[1]
+    settings["num_hidden_layers"] = count_layers(state, rf"{re.escape(prefix)}blocks\.(\d+)\.")
+    settings["mlp_ratio"] = shape_of(state, f"{prefix}blocks.0.mlp.fc1.weight")[0] / hidden
     return settings
 
 
 def _divided_sizes(state: Mapping[str, Tensor], prefix: str) -> dict[str, Any]:
-    hidden, channels, *_, patch = _shape(state, f"{prefix}conv1.weight")
+    hidden, channels, *_, patch = shape_of(state, f"{prefix}conv1.weight")
     settings: dict[str, Any] = {"hidden_size": hidden, "num_channels": channels, "patch_size": patch}
-    settings["image_size"] = patch * round((_shape(state, f"{prefix}positional_embedding")[-2] - 1) ** 0.5)
-    settings["num_frames"] = _shape(state, f"{prefix}temporal_embedding")[-2]
-    settings["num_hidden_layers"] = _count(state, rf"{re.escape(prefix)}transformer\.resblocks\.(\d+)\.")
-    fc = _shape(state, f"{prefix}transformer.resblocks.0.mlp.c_fc.weight")[0]
+    settings["image_size"] = patch * round((shape_of(state, f"{prefix}positional_embedding")[-2] - 1) ** 0.5)
+    settings["num_frames"] = shape_of(state, f"{prefix}temporal_embedding")[-2]
+    blocks = rf"{re.escape(prefix)}transformer\.resblocks\.(\d+)\."
+    settings["num_hidden_layers"] = count_layers(state, blocks)
+    fc = shape_of(state, f"{prefix}transformer.resblocks.0.mlp.c_fc.weight")[0]
     settings["mlp_ratio"] = fc / hidden
-    settings["projection_dim"] = _shape(state, f"{prefix}proj")[1]
+    settings["projection_dim"] = shape_of(state, f"{prefix}proj")[1]
     if hidden == 1280:  # ViT-H, whose further settings no shape tells
         settings["size"] = "huge_patch14"
     elif patch == 32:
@@ -233,44 +235,32 @@ def _divided_sizes(state: Mapping[str, Tensor], prefix: str) -> dict[str, Any]:
 
 def _text_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
     start = "text_model.embeddings."
-    vocabulary, width = _shape(state, f"{start}word_embeddings.weight")
+    vocabulary, width = shape_of(state, f"{start}word_embeddings.weight")
     return {
         "text_settings": {
             "vocab_size": vocabulary,
             "dim": width,
-            "max_position_embeddings": _shape(state, f"{start}position_embeddings.weight")[0],
-            "n_layers": _count(state, r"text_model\.transformer\.layer\.(\d+)\."),
-            "hidden_dim": _shape(state, "text_model.transformer.layer.0.ffn.lin1.weight")[0],
+            "max_position_embeddings": shape_of(state, f"{start}position_embeddings.weight")[0],
+            "n_layers": count_layers(state, r"text_model\.transformer\.layer\.(\d+)\."),
+            "hidden_dim": shape_of(state, "text_model.transformer.layer.0.ffn.lin1.weight")[0],
         }
     }
 
 
 def _clip_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    vocabulary, width = _shape(state, "text_token_embedding.weight")
-    layers = _count(state, r"text_model\.resblocks\.(\d+)\.")
+    vocabulary, width = shape_of(state, "text_token_embedding.weight")
+    layers = count_layers(state, r"text_model\.resblocks\.(\d+)\.")
     return {
         "text_settings": {
             "vocab_size": vocabulary,
             "hidden_size": width,
-            "max_position_embeddings": _shape(state, "text_positional_embedding")[0],
+            "max_position_embeddings": shape_of(state, "text_positional_embedding")[0],
             "num_hidden_layers": layers,
             "num_attention_heads": max(1, width // 64),
-            "intermediate_size": _shape(state, "text_model.resblocks.0.mlp.c_fc.weight")[0],
+            "intermediate_size": shape_of(state, "text_model.resblocks.0.mlp.c_fc.weight")[0],
             "hidden_act": "gelu" if width == 1024 else "quick_gelu",  # ViT-H is OpenCLIP's
         }
     }
-
-
-def _shape(state: Mapping[str, Tensor], key: str) -> tuple[int, ...]:
-    if key not in state:
-        raise CheckpointError(f"the checkpoint does not fit; missing: {key}")
-    return tuple(state[key].shape)
-
-
-def _count(state: Mapping[str, Tensor], pattern: str) -> int:
-    """One more than the largest number that the pattern's group finds in the keys; 0 if none."""
-    found = (re.match(pattern, key) for key in state)
-    return max((int(match[1]) + 1 for match in found if match), default=0)
 
 
 def convert_state_dict(
@@ -282,13 +272,7 @@ def convert_state_dict(
         CheckpointError: a key is missing, or neither in the key table nor in the drop list; or shapes differ.
     """
     kept = {key for key in state if not any(re.fullmatch(pattern, key) for pattern in DROPPED.values())}
-    problems = [
-        f"{what}: {', '.join(sorted(keys)[:6])}{' ...' if len(keys) > 6 else ''}"
-        for what, keys in (("missing", table.keys() - kept), ("not known", kept - table.keys()))
-        if keys
-    ]
-    if problems:
-        raise CheckpointError(f"the checkpoint does not fit the configuration; {'; '.join(problems)}")
+    check_keys(kept, table)
     own, converted = model.state_dict(), {}
     for key in sorted(kept):
         value = state[key].T if _TRANSPOSED.fullmatch(key) else state[key]
@@ -341,9 +325,7 @@ def load_official(state: Mapping[str, Tensor], config: TVTSConfig | None = None)
     }
     model = classes[kind](config)
     converted = convert_state_dict(state, model, key_table(config, kind))
-    missing, _ = model.load_state_dict(converted, strict=False)
-    if missing:
-        raise CheckpointError(f"the key table lacks {', '.join(missing)}; please report this")
+    load_exactly(model, converted)
     return model.eval()
 
 
@@ -365,9 +347,7 @@ def load_image_weights(
         CheckpointError: keys or shapes differ.
     """
     prefix = "tvts." if hasattr(model, "tvts") else ""
-    kernel = _shape(state, "patch_embed.proj.weight")
-    if len(kernel) != 4:
-        raise CheckpointError(f"patch_embed.proj.weight is {kernel}; an image model has four axes")
+    shape_of(state, "patch_embed.proj.weight", dimensions=4)  # an image model's kernel has no time
     frames = model.config.tubelet_size
     weight = state["patch_embed.proj.weight"].unsqueeze(2).repeat(1, 1, frames, 1, 1)
     backbone: Any = getattr(model, "tvts", model)
