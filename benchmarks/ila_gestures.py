@@ -1,12 +1,14 @@
 """ILA on a few labelled real videos: fine-tuned and cross-validated beside the same tower's averaged frames.
 
-    python benchmarks/ila_gestures.py FOLDER --frames outputs/smoke-ila/clip --shapes outputs/smoke-ila/ila-0
+    python training/frame_stage.py --output outputs/frame-clip
+    python benchmarks/ila_gestures.py FOLDER --frames outputs/frame-clip
 
 FOLDER holds one folder of clips a class. The clips of each class are dealt out to the folds; every fold is
-scored by a model that was fine-tuned on the others, with settings that were fixed beforehand. Three models:
-ILA from the small stand-in for CLIP that `training/frame_stage.py` wrote, ILA from the smoke run on generated
-motions, and the stand-in's frames averaged, which cannot tell a movement from its reverse. Writes
-results/ila-gestures.json.
+scored by a model that was fine-tuned on the others, with settings that were fixed beforehand: ILA from the
+small stand-in for CLIP that `training/frame_stage.py` wrote, and that tower with its frames averaged, which
+cannot tell a movement from its reverse. `--shapes RUN` adds ILA from a smoke run's folder, which has learned
+generated motions. Writes results/ila-gestures.json and
+its table as results/ila-gestures.md; a run that was broken off goes on.
 """
 
 from __future__ import annotations
@@ -59,17 +61,18 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path, help="one folder of clips a class")
     parser.add_argument("--frames", type=Path, required=True, help="what training/frame_stage.py wrote")
-    parser.add_argument("--shapes", type=Path, required=True, help="a smoke run's folder")
+    parser.add_argument("--shapes", type=Path, help="also start from this folder of a smoke run")
     parser.add_argument("--folds", type=int, default=4, help="parts that each are scored once (4)")
     parser.add_argument("--seed", type=int, default=0, help="of the trainings (0)")
     parser.add_argument("--work", type=Path, default=Path("outputs/ila-gestures"), help="splits and runs")
     parser.add_argument("--output", type=Path, default=Path("results/ila-gestures.json"))
     args = parser.parse_args()
-    models = {
+    models: dict[str, dict[str, Any]] = {
         "ILA": {"training.init_from": args.frames},
-        "ILA after generated motions": {"training.init_from": args.shapes},
         "frames averaged": {"training.init_from": args.frames, **AVERAGED},
     }
+    if args.shapes:
+        models["ILA after generated motions"] = {"training.init_from": args.shapes}
     counts = write_folds(args.folder, args.work, args.folds)
     report = {
         "data": {"name": args.folder.name, "classes": len(counts), "clips": sum(counts.values())},
@@ -85,8 +88,9 @@ def main() -> None:
         folds = [score_fold(args, name, settings, fold) for fold in range(args.folds)]
         report["models"][name] = figures(torch.cat(folds))
         Console().print(name, report["models"][name], highlight=False)
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    args.output.with_suffix(".md").write_text(markdown(report), encoding="utf-8")
 
 
 def write_folds(folder: Path, work: Path, folds: int) -> dict[str, int]:
@@ -125,6 +129,21 @@ def figures(hits: Tensor) -> dict[str, Any]:
     """Top-1 in percent over all clips, and its 95 % interval."""
     low, high = bootstrap_interval(100 * hits)
     return {"top1": round(100 * hits.mean().item(), 2), "low": round(low, 2), "high": round(high, 2)}
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The table that documents show."""
+    data = report["data"]
+    lines = [
+        f"| {data['clips']} clips, {data['classes']} classes | top-1, % | 95 % interval |",
+        "|---|---|---|",
+        *(
+            f"| {name} | {own['top1']:.1f} | {own['low']:.1f} to {own['high']:.1f} |"
+            for name, own in report["models"].items()
+        ),
+        f"| chance | {report['chance']:.1f} | |",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

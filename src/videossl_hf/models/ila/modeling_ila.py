@@ -174,8 +174,9 @@ class ILAPreTrainedModel(VideoSSLPreTrainedModel):
             super()._init_weights(module)
 
     def fold_batch_norms(self) -> ILAPreTrainedModel:
-        """A copy for inference whose BatchNorms are part of the convolutions before them: the same numbers
-        to rounding, faster. It cannot be trained, and saves no checkpoint that would load again."""
+        """A copy for inference whose BatchNorms are part of the convolutions before them, and two linear
+        layers of each block one: the same numbers to rounding, faster. It cannot be trained, and saves no
+        checkpoint that would load again."""
         return fold_batch_norms(self)
 
 
