@@ -1,8 +1,8 @@
 """`videossl visualize MODEL CLIP...`: what a model sees of a clip, as a picture.
 
 A method with a picture of its own has a file `picture_<method>.py` here. Its `painter(name, revision)` gives
-a function that makes a picture of frames and `pixel_values_videos`. For any other method the picture is the
-film strip of the frames that the processor takes.
+a function that makes a picture of frames, `pixel_values_videos`, and the clip itself, beside which more may
+lie (a transcript). For any other method the picture is the film strip of the frames that the processor takes.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def visualize(name: str, clips: list[Any], revision: str | None = None) -> Image
         if paint is None:
             rows.append(film_strip(frames))
         else:
-            rows.append(paint(frames, processor.video_processor.pixels(clip)))
+            rows.append(paint(frames, processor.video_processor.pixels(clip), clip))
     return _stack(rows)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ DARKEST = 0.25
 """Brightness of a patch that a mask takes away."""
 
 
-def painter(name: str, revision: str | None = None) -> Callable[[np.ndarray, Tensor], Image]:
+def painter(name: str, revision: str | None = None) -> Callable[[np.ndarray, Tensor, Any], Image]:
     """A function that draws clips: frames as they are shown and as the model takes them to a picture.
 
     Args:
@@ -34,7 +34,7 @@ def painter(name: str, revision: str | None = None) -> Callable[[np.ndarray, Ten
     with quiet_libraries():
         model = AutoModel.from_pretrained(name, revision=revision).eval()
 
-    def paint(frames: np.ndarray, pixel_values_videos: Tensor) -> Image:
+    def paint(frames: np.ndarray, pixel_values_videos: Tensor, clip: Any) -> Image:
         from PIL import Image
 
         with torch.no_grad():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["painter"]
 
 
-def painter(name: str, revision: str | None = None) -> Callable[[np.ndarray, Tensor], Image]:
+def painter(name: str, revision: str | None = None) -> Callable[[np.ndarray, Tensor, Any], Image]:
     """A function that draws clips: frames as they are shown and as the model takes them to a picture.
 
     Args:
@@ -40,7 +40,7 @@ def painter(name: str, revision: str | None = None) -> Callable[[np.ndarray, Ten
             f"{name} holds no generator: name a folder of a pre-training with dropped_frames 'generator'"
         )
 
-    def paint(frames: np.ndarray, pixel_values_videos: Tensor) -> Image:
+    def paint(frames: np.ndarray, pixel_values_videos: Tensor, clip: Any) -> Image:
         with torch.no_grad():
             scores = model.generator(pixel_values_videos)
         dropped = lowest_frames(scores, model.config.dropped_frame_count(len(frames)))[0].tolist()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ _TEXT = 18
 _HIDDEN = np.array([132, 140, 158], np.uint8)
 
 
-def painter(name: str, revision: str | None = None) -> Callable[[np.ndarray, Tensor], Image]:
+def painter(name: str, revision: str | None = None) -> Callable[[np.ndarray, Tensor, Any], Image]:
     """A function that draws clips: frames as they are shown and as the model takes them to a picture.
 
     The mask is one that the model's training could have drawn, the same for every clip.
@@ -50,7 +50,7 @@ def painter(name: str, revision: str | None = None) -> Callable[[np.ndarray, Ten
     config = model.config
 
     @torch.no_grad()
-    def paint(frames: np.ndarray, pixel_values_videos: Tensor) -> Image:
+    def paint(frames: np.ndarray, pixel_values_videos: Tensor, clip: Any) -> Image:
         codes = tokenizer.encode(pixel_values_videos)
         mask = make_masks(config, draw_mask_numbers(config, 1, torch.Generator().manual_seed(0)))
         seen, labels = apply_mask(codes, mask, config.pad_code)
