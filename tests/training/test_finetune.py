@@ -22,11 +22,12 @@ from videossl_hf.errors import CheckpointError, DataError, RecipeError
 from videossl_hf.evaluation.results import read_results
 from videossl_hf.training.finetune import finetune
 from videossl_hf.training.pretrain import pretrain
-from videossl_hf.training.recipe import Recipe, make_recipe
+from videossl_hf.training.recipe import Recipe, load_recipe, make_recipe
 from videossl_hf.training.runs import TrainingRun
 
 LAYERS = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_act": "gelu"}
 NAMES = sorted(CLASS_NAMES)
+RECIPES = Path(__file__).parents[2] / "training/recipes"
 
 
 def recipe(method: str, clips: Path, output: Path, **changes: Any) -> Recipe:
@@ -181,6 +182,22 @@ def test_any_method_is_fine_tuned_from_its_own_pre_trained_folder(clips: Path, t
     train(recipe("videomoco", clips, tmp_path / "other", optimizer__lr=0.0, **other, **small))
     new = VideoMoCoForVideoClassification.from_pretrained(tmp_path / "other")
     assert not torch.equal(new.classifier.weight, model.classifier.weight), "names decide, not sizes"
+
+
+def test_the_everyday_recipe_leaves_clip_as_it_is(clip: Path, clips: Path, tmp_path: Path) -> None:
+    settings = {
+        "data.train": clips, "training.output_dir": tmp_path / "run", "training.init_from": clip,
+        "training.max_steps": 2, "training.num_workers": 0, "training.device": "cpu", "model.num_frames": 3,
+        "model.align_hidden": 8, "model.head_dim": 8, "model.vision_config": "{patch_size: 8}",
+        "augmentation.decode_short_side": "null",
+    }  # fmt: skip
+    options = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
+    run = train(load_recipe(RECIPES / "ila/adapt.yaml", options))
+    model = ILAForVideoClassification.from_pretrained(run.output_dir)
+    frozen = CLIPModel.from_pretrained(clip).vision_model.encoder.layers[0].self_attn.q_proj.weight
+    assert torch.equal(model.ila.vision_model.encoder.layers[0].self_attn.q_proj.weight, frozen)
+    assert (model.config.head, list(model.config.id2label.values())) == ("linear", NAMES)
+    assert all(entry["loss"] > 0 for entry in run.log if "loss" in entry)
 
 
 def test_each_task_is_told_to_go_to_its_own_script(clips: Path, tmp_path: Path) -> None:
