@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +201,45 @@ def test_the_everyday_recipe_leaves_clip_as_it_is(clip: Path, clips: Path, tmp_p
     assert torch.equal(model.ila.vision_model.encoder.layers[0].self_attn.q_proj.weight, frozen)
     assert (model.config.head, list(model.config.id2label.values())) == ("linear", NAMES)
     assert all(entry["loss"] > 0 for entry in run.log if "loss" in entry)
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_classifier_and_score_every_clip_once(
+    clip: Path, clips: Path, tmp_path: Path
+) -> None:
+    """Without anything random in the batches, two processes go the way of one with the joint batch."""
+    settings = {
+        "data.train": clips, "training.init_from": clip, "training.max_steps": 3, "training.device": "cpu",
+        "model.num_frames": 3, "model.align_hidden": 8, "model.head_dim": 8,
+        "model.vision_config": "{patch_size: 8}", "model.classifier_dropout": 0,
+        "model.freeze_batch_norm": "false", "augmentation.decode_short_side": "null",
+        "training.num_workers": 0, "training.bf16": "false", "training.logging_steps": 1,
+        "evaluation.accuracy_every": 1, "optimizer.lr": 1e-5, "schedule.warmup_epochs": 0,
+    }  # fmt: skip
+    logs = []
+    for processes in (1, 2):
+        own = {"training.output_dir": tmp_path / str(processes), "training.batch_size": 4 // processes}
+        options = [part for key, value in (settings | own).items() for part in (f"--{key}", str(value))]
+        launcher = [
+            *("-m", "accelerate.commands.launch", "--config_file"),
+            str(RECIPES.parent / "accelerate/cpu_2.yaml"),
+        ]
+        subprocess.run(
+            [
+                *(sys.executable, *(launcher if processes == 2 else [])),
+                *(str(RECIPES.parent / "finetune.py"), str(RECIPES / "ila/adapt.yaml"), *options),
+                *("--training.processes", str(processes)),
+            ],
+            check=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+            cwd=tmp_path,
+            timeout=600,
+        )
+        logs.append(log(tmp_path / str(processes)))
+    for name in ("loss", "eval_loss", "eval_top1"):
+        one, two = ([entry[name] for entry in entries if name in entry] for entries in logs)
+        assert len(one) >= 3
+        assert two == pytest.approx(one, rel=1e-4), name
 
 
 def test_each_task_is_told_to_go_to_its_own_script(clips: Path, tmp_path: Path) -> None:
