@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.tiny_stica import make_config
-from videossl_hf import STiCAConfig, STiCAForPreTraining, STiCAModel, cli
+from videossl_hf import STiCAConfig, STiCAForPreTraining, STiCAModel, TVTSConfig, cli
 from videossl_hf.hub.description import describe_config
 from videossl_hf.hub.origin import Origin, write_origin
 
@@ -39,6 +39,13 @@ def test_the_published_size_is_described_without_its_memory() -> None:
     assert described.parameters == 42_242_781
     assert described.gflop == pytest.approx(153.6, abs=0.1)
     assert config == STiCAConfig(num_frames=30, architectures=["STiCAForPreTraining"])
+
+
+def test_a_model_with_text_is_described_too() -> None:
+    described = describe_config(TVTSConfig(architectures=["TVTSForPreTraining"]))
+    assert described.parameters == 167_333_124
+    assert described.inputs == ["video: 16 frames of 224x224", "text: up to 50 tokens"]
+    assert described.gflop == pytest.approx(361.0, abs=0.1)
 
 
 def test_a_folder_is_described(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
+from transformers.initialization import no_init_weights
 
 from ..errors import InputError
 from ..registry import METHODS, find_class, has_class
@@ -61,7 +62,12 @@ def describe_config(config: Any) -> ModelDescription:
     prefix = METHODS[method]
     architecture = (getattr(config, "architectures", None) or [f"{prefix}Model"])[0]
     # Tensors with shapes and no content: as fast for a large model as for a small one.
-    with FakeTensorMode(), torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with (
+        FakeTensorMode(),
+        no_init_weights(),
+        torch.no_grad(),
+        FlopCounterMode(display=False) as counter,
+    ):
         saved = find_class(method, architecture.removeprefix(prefix))(copy.deepcopy(config))
         features = find_class(method, "Model")(copy.deepcopy(config)).eval()
         features.set_attn_implementation("eager")  # fused attention is not counted
@@ -96,4 +102,6 @@ def _inputs(config: Any) -> list[str]:
         inputs.append(
             f"sound: {config.audio_seconds:g} s as a log-mel spectrogram of {config.num_mel_bins} bins"
         )
+    if getattr(config, "use_text", False):
+        inputs.append(f"text: up to {config.max_text_length} tokens")
     return inputs
