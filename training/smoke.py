@@ -14,6 +14,7 @@ results/smoke-METHOD.json. Ablations of equal length are variants:
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import shlex
@@ -62,6 +63,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3, help="trainings, seeds 0 to SEEDS-1 (3)")
     parser.add_argument("--work", type=Path, help="folder of clips and runs (outputs/smoke-METHOD)")
     parser.add_argument("--clips", type=int, help="training clips to generate (as smoke_runs.yaml says)")
+    parser.add_argument("--nuisance", help="low, mid or full clips, instead of what smoke_runs.yaml says")
     parser.add_argument("--output", type=Path, help="results file (results/smoke-METHOD.json)")
     parser.add_argument(
         "--set", default="", metavar="OVERRIDES", help="recipe keys of every run, in one string"
@@ -82,6 +84,8 @@ def smoke(args: argparse.Namespace) -> None:
     """All seeds of all variants."""
     console = Console()
     plan = read_smoke_run(HERE / "recipes/smoke_runs.yaml", args.method)
+    if args.nuisance:
+        plan = dataclasses.replace(plan, data={**plan.data, "nuisance": args.nuisance})
     recipe_file = HERE / "recipes" / args.method / "smoke.yaml"
     output = args.output or Path("results") / f"smoke-{args.method}.json"
     work = (args.work or Path("outputs") / f"smoke-{args.method}").resolve()

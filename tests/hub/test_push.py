@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,14 @@ def test_only_what_a_model_consists_of_is_published(run_folder: Path) -> None:
     assert "modeling_stica.py" in upload.files
     assert upload.left_out == ["checkpoint-10/", "metrics.jsonl", "training_args.bin"]
     assert not (run_folder / "README.md").exists()
+
+
+def test_the_tokeniser_of_a_model_goes_with_it_but_is_no_model(run_folder: Path) -> None:
+    (run_folder / "model.safetensors").rename(run_folder / "dvae.safetensors")
+    with pytest.raises(DataError, match="no weights"):
+        push.plan_upload(run_folder, ID)
+    shutil.copy(run_folder / "dvae.safetensors", run_folder / "model.safetensors")
+    assert "dvae.safetensors" in push.plan_upload(run_folder, ID).files
 
 
 def test_a_card_is_made_that_names_the_repository(run_folder: Path) -> None:

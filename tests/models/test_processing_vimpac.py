@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModel
 
 from common.media import make_clip, moving_frames
 from common.processor_checks import ProcessorChecks
 from models import tiny_vimpac
 from videossl_hf.errors import CheckpointError, ConfigurationError, InputError
+from videossl_hf.models.vimpac.modeling_vimpac import VIMPACForPreTraining
 from videossl_hf.models.vimpac.processing_vimpac import VIMPACProcessor, VIMPACVideoProcessor
 
 PAD = tiny_vimpac.CODES + 1
@@ -141,3 +143,21 @@ def test_it_takes_videos_or_codes_but_not_both(processor: VIMPACProcessor) -> No
     for arguments in ({}, {"videos": moving_frames(5), "codes": stored(5)}):
         with pytest.raises(InputError, match="either"):
             processor(**arguments)
+
+
+def test_a_saved_folder_turns_pixels_into_features_without_further_ado(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config, tokenizer = tiny_vimpac.make_config(), tiny_vimpac.make_tokenizer()
+    VIMPACForPreTraining(config).save_pretrained(tmp_path)
+    VIMPACProcessor.from_config(config, tokenizer).save_pretrained(tmp_path)
+    model = AutoModel.from_pretrained(tmp_path)
+    assert model.tokenizer_model is None  # not read before it is needed
+    pixels = VIMPACProcessor.from_pretrained(tmp_path).video_processor.pixels(moving_frames(5, 32, 32))
+    with torch.no_grad():
+        features = model(pixel_values_videos=pixels).pooler_output
+        assert torch.equal(features, model(tokenizer.encode(pixels)).pooler_output)
+    model.save_pretrained(tmp_path / "again")
+    again = AutoModel.from_pretrained(tmp_path / "again")
+    with torch.no_grad():
+        assert torch.equal(features, again(pixel_values_videos=pixels).pooler_output)
+    assert tokenizer.fingerprint() == again.tokenizer_model.fingerprint()

@@ -37,6 +37,7 @@ PUBLISHED = (
     "model.safetensors",
     "model-*-of-*.safetensors",
     "model.safetensors.index.json",
+    "dvae.safetensors",  # the tokeniser of a model of codes
     "processor_config.json",
     "preprocessor_config.json",
     "video_preprocessor_config.json",
@@ -210,7 +211,7 @@ def _check_complete(folder: Path, chosen: list[str]) -> None:
     read_config(folder)
     auto_map = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("auto_map", {})
     modules = {f"{reference.split('.')[0]}.py" for reference in auto_map.values()}
-    if not any(name.endswith(".safetensors") for name in chosen):
+    if not any(fnmatch(name, "model*.safetensors") for name in chosen):
         raise DataError(f"{folder} holds no weights (model.safetensors)")
     missing = [name for name in sorted({"processor_config.json", *modules}) if name not in chosen]
     if missing or not modules:

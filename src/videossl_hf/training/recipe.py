@@ -152,6 +152,9 @@ class TrainingRecipe:
     classifier_only: bool = setting(
         False, "classification: the linear protocol, in which nothing but the classifier learns"
     )
+    init_optimizer: bool = setting(
+        False, "take over the optimiser's moments too, from the newest checkpoint in init_from"
+    )
     device: Literal["auto", "cpu"] = setting("auto", "cpu: even where there is an accelerator")
     processes: int | None = setting(
         None, "refuse to run in any other number of processes; null: any", minimum=1
@@ -187,6 +190,8 @@ class TrainingRecipe:
     def __post_init__(self) -> None:
         if self.max_steps is None and not self.epochs:
             raise ValueError("give max_steps or epochs")
+        if self.init_optimizer and self.init_from is None:
+            raise ValueError("init_optimizer needs init_from, the folder of the run that it goes on from")
 
 
 @dataclass(frozen=True)

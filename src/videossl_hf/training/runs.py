@@ -176,6 +176,7 @@ def train_by_recipe(
             keep_best=parts.keep_best,
             streaming=recipe.data.streaming,
             keep_checkpoints=recipe.training.keep_checkpoints,
+            moments_from=recipe.training.init_from if recipe.training.init_optimizer else None,
             published={
                 RECIPE_FILE: lambda: recipe_text(recipe, hide_folders=True).encode(),
                 METRICS_FILE: (output_dir / METRICS_FILE).read_bytes,

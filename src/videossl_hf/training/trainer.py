@@ -28,6 +28,7 @@ from ..errors import CheckpointError, ConfigurationError, NonFiniteLossError
 from .batches import AlternatingBatchSampler, EndlessStream, EpochBatchSampler, SkippingCollator
 from .callbacks import LogBeforeSaving, MethodHooks, MetricsFile, Throughput
 from .checkpoints import SEAL, prune_checkpoints, remove_checkpoint, seal_checkpoint
+from .moments import take_over_moments
 from .optimization import make_optimizer, make_scheduler, scale_learning_rate
 from .recipe import OptimizerRecipe, ScheduleRecipe
 
@@ -107,6 +108,7 @@ class VideoSSLTrainer(Trainer):
             calls it.
         streaming: `train_dataset` is a stream.
         keep_checkpoints: so many complete checkpoints stay.
+        moments_from: folder of a run whose optimiser's moments this one takes over.
         keep_best: a figure of the monitor, such as "eval_top1": the model with the highest so far, the first
             of equals, lies in the folder `best` of the run.
         published: further files that are published with the model: name in the repository -> what gives the
@@ -132,6 +134,7 @@ class VideoSSLTrainer(Trainer):
         monitor: Callable[[nn.Module], dict[str, float]] | None = None,
         streaming: bool = False,
         keep_checkpoints: int = 2,
+        moments_from: str | None = None,
         keep_best: str | None = None,
         published: dict[str, Callable[[], bytes]] | None = None,
         callbacks: list[TrainerCallback] | None = None,
@@ -149,6 +152,7 @@ class VideoSSLTrainer(Trainer):
         self.monitor = monitor
         self.streaming = streaming
         self.keep_checkpoints = keep_checkpoints
+        self.moments_from = moments_from
         self.keep_best = keep_best
         self.published = published or {}
         self.steps_to_replay = 0
@@ -232,6 +236,8 @@ class VideoSSLTrainer(Trainer):
             batch_size = self.get_total_train_batch_size(self.args)
             scaled = scale_learning_rate(self.optimizer_recipe, batch_size)
             self.optimizer = make_optimizer(self.model if model is None else model, scaled)
+            if self.moments_from is not None and not self.steps_to_replay:
+                take_over_moments(self.optimizer, self.model, self.moments_from)
         return self.optimizer
 
     def create_scheduler(

@@ -91,14 +91,23 @@ class VIMPACAttentionStep(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.pre_norm = config.pre_norm
 
-    def forward(self, hidden: Tensor, padding: dict[int, AxisPadding] | None = None) -> Tensor:
-        """`(batch, 1 + places, hidden)` to the same."""
+    def forward(
+        self,
+        hidden: Tensor,
+        padding: dict[int, AxisPadding] | None = None,
+        wanted: Tensor | None = None,
+    ) -> Tensor:
+        """`(batch, 1 + places, hidden)` to the same, or with `wanted`, flat positions, to
+        `(wanted, hidden)`."""
         parts = self.qkv(self.norm(hidden) if self.pre_norm else hidden).chunk(len(self.axes), dim=-1)
         mixed = [
             attention(part, None if padding is None else padding[axis])[0]
             for axis, attention, part in zip(self.axes, self.attentions, parts, strict=True)
         ]
-        output = self.dropout(self.output(torch.cat(mixed, dim=-1)))
+        joined = torch.cat(mixed, dim=-1)
+        if wanted is not None:
+            hidden, joined = hidden.flatten(0, 1)[wanted], joined.flatten(0, 1)[wanted]
+        output = self.dropout(self.output(joined))
         return hidden + output if self.pre_norm else self.norm(output + hidden)
 
 
@@ -114,10 +123,18 @@ class VIMPACLayer(GradientCheckpointingLayer):
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.pre_norm = config.pre_norm
 
-    def forward(self, hidden: Tensor, padding: dict[int, AxisPadding] | None = None) -> Tensor:
-        """`(batch, 1 + places, hidden)` to the same."""
-        for step in self.steps:
+    def forward(
+        self,
+        hidden: Tensor,
+        padding: dict[int, AxisPadding] | None = None,
+        wanted: Tensor | None = None,
+    ) -> Tensor:
+        """`(batch, 1 + places, hidden)` to the same, or with `wanted`, flat positions, to
+        `(wanted, hidden)`: what others need of the rest is computed, and no more."""
+        *steps, last = self.steps
+        for step in steps:
             hidden = step(hidden, padding=padding)
+        hidden = last(hidden, padding=padding, wanted=wanted)
         output = self.dropout(self.mlp(self.norm(hidden) if self.pre_norm else hidden))
         return hidden + output if self.pre_norm else self.norm(hidden + output)
 

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save
 from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -297,12 +298,13 @@ class DVAEModel(DVAEPreTrainedModel):
     def fingerprint(self) -> str:
         """What tells tokenisers apart that give other codes: a hash of the weights that encode, and of how
         pixels are mapped. The decoder has no part in it."""
-        digest = hashlib.sha256(f"{self.config.architecture} {self.config.pixel_margin}".encode())
-        for name, tensor in sorted(self.state_dict().items()):
-            if not name.startswith("decoder."):
-                digest.update(f"{name} {tuple(tensor.shape)}".encode())
-                digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:32]
+        weights = {
+            name: tensor.detach().to("cpu", torch.float32).contiguous()
+            for name, tensor in self.state_dict().items()
+            if not name.startswith("decoder.")
+        }
+        mapping = f"{self.config.architecture} {self.config.pixel_margin}".encode()
+        return hashlib.sha256(mapping + save(weights)).hexdigest()[:32]
 
     def map_pixels(self, frames: Tensor) -> Tensor:
         """Frames in [0, 1] to what the encoder takes, [margin, 1 - margin]."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -35,7 +36,8 @@ from .layers_vimpac import (
 from .masking_vimpac import IGNORED, apply_mask, draw_mask_numbers, find_masked_positions, make_masks
 from .modeling_dvae import DVAEModel
 from .objective_vimpac import masked_token_loss, two_clip_loss
-from .positions_vimpac import TABLES, VIMPACPositions
+from .positions_vimpac import TABLES, VIMPACPositions, interpolate_table
+from .tokenizer_file_vimpac import HUB_ARGUMENTS, read_tokenizer, write_tokenizer
 
 
 @dataclass
@@ -89,14 +91,14 @@ class VIMPACForPreTrainingOutput(ModelOutput):
 
 
 _SIZES = ("num_frames", "image_size")
-_HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only", "force_download", "subfolder")
 
 
 class VIMPACPreTrainedModel(VideoSSLPreTrainedModel):
     """Base class: initialisation, the two kinds of input, and loading for clips of another size.
 
-    Every model takes codes. With a tokeniser, `from_pretrained(..., tokenizer_model=...)` or
-    `set_tokenizer_model`, it takes pixels too; the tokeniser is not part of the weights.
+    Every model takes codes. With a tokeniser it takes pixels too: that of `set_tokenizer_model` or
+    `from_pretrained(..., tokenizer_model=...)`, else the one that lies in the folder it was loaded from,
+    which is read when it is first needed. The tokeniser is not part of the weights.
     """
 
     config_class = VIMPACConfig
@@ -110,6 +112,7 @@ class VIMPACPreTrainedModel(VideoSSLPreTrainedModel):
 
     def __init__(self, config: VIMPACConfig, tokenizer_model: DVAEModel | None = None) -> None:
         super().__init__(config)
+        self._tokenizer_place: tuple[Any, dict[str, Any]] | None = None
         self.set_tokenizer_model(tokenizer_model)
 
     @classmethod
@@ -123,23 +126,29 @@ class VIMPACPreTrainedModel(VideoSSLPreTrainedModel):
         Raises:
             CheckpointError: see `VideoSSLPreTrainedModel`.
         """
-        hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if name in kwargs}
+        hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
         stored = cls.config_class.from_pretrained(pretrained_model_name_or_path, **hub)
         config = kwargs.get("config")
         wanted = copy.deepcopy(config if isinstance(config, VIMPACConfig) else stored)
         for name in _SIZES:
             setattr(wanted, name, kwargs.get(name, getattr(wanted, name)))
-        if wanted.grid == stored.grid:
-            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        kwargs = {name: value for name, value in kwargs.items() if name not in _SIZES}
-        if isinstance(config, VIMPACConfig):
-            kwargs["config"] = copy.deepcopy(config)
-            for name in _SIZES:
-                setattr(kwargs["config"], name, getattr(stored, name))
+        if wanted.grid != stored.grid:
+            kwargs = {name: value for name, value in kwargs.items() if name not in _SIZES}
+            if isinstance(config, VIMPACConfig):
+                kwargs["config"] = copy.deepcopy(config)
+                for name in _SIZES:
+                    setattr(kwargs["config"], name, getattr(stored, name))
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
-        model.resize_positions(wanted.num_frames, wanted.image_size)
+        if wanted.grid != stored.grid:
+            model.resize_positions(wanted.num_frames, wanted.image_size)
+        model.base_model._tokenizer_place = (pretrained_model_name_or_path, hub)
         return loaded
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        """Save the model, and beside it the tokeniser if it has one."""
+        super().save_pretrained(save_directory, *args, **kwargs)
+        write_tokenizer(self.tokenizer_model, Path(save_directory))
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -176,6 +185,17 @@ class VIMPACPreTrainedModel(VideoSSLPreTrainedModel):
             backbone.set_tokenizer_model(tokenizer_model)
         self._tokenizer_model = (tokenizer_model,)  # a tuple, so that it is no part of the model
 
+    @property
+    def tokenizer_model(self) -> DVAEModel | None:
+        """The tokeniser that was given, or has been read."""
+        return self.base_model._tokenizer_model[0]
+
+    def _read_tokenizer(self) -> None:
+        """Read the tokeniser of the folder that the model was loaded from, once."""
+        place, self.base_model._tokenizer_place = self.base_model._tokenizer_place, None
+        if place is not None:
+            self.base_model.set_tokenizer_model(read_tokenizer(*place))
+
     def resize_positions(self, num_frames: int, image_size: int | list[int]) -> None:
         """Interpolate the position tables to clips of another length or size, and say so in the config."""
         backbone = self.base_model
@@ -185,6 +205,20 @@ class VIMPACPreTrainedModel(VideoSSLPreTrainedModel):
         for module in self.modules():
             if isinstance(module, VIMPACAxialAttention):
                 module.grid = self.config.grid
+
+    def resize_moment(self, name: str, moment: Tensor, stored_config: VIMPACConfig) -> Tensor:
+        """An optimiser's moment of a position table, interpolated as the table itself; others as they are.
+
+        Args:
+            name: of the parameter.
+            moment: its first or second moment, in the shape of the earlier run.
+            stored_config: of the earlier run.
+        """
+        axes = TABLES[self.config.positions].get(name.rsplit(".", 1)[-1])
+        if axes is None or ".positions." not in name:
+            return moment
+        before, after = ([grid[axis] for axis in axes] for grid in (stored_config.grid, self.config.grid))
+        return interpolate_table(moment, before, after)
 
     def codes_of(
         self,
@@ -199,8 +233,10 @@ class VIMPACPreTrainedModel(VideoSSLPreTrainedModel):
             pixel_values_videos: `(batch, frames, channels, height, width)`, normalised for the tokeniser.
             frame_mask: `(batch, frames)` bool, False at frames that are padding.
         """
-        (tokenizer_model,) = self._tokenizer_model
         if input_codes is None:
+            if self.tokenizer_model is None:
+                self._read_tokenizer()
+            tokenizer_model = self.tokenizer_model
             if pixel_values_videos is None:
                 raise InputError("give input_codes, or pixel_values_videos and a tokeniser")
             if tokenizer_model is None:
@@ -247,6 +283,7 @@ class VIMPACModel(VIMPACPreTrainedModel):
         pixel_values_videos: Tensor | None = None,
         frame_mask: Tensor | None = None,
         has_padding: bool = True,
+        positions: Tensor | None = None,
         **kwargs: Any,
     ) -> VIMPACModelOutput:
         """Features of clips.
@@ -257,6 +294,9 @@ class VIMPACModel(VIMPACPreTrainedModel):
                 tokeniser.
             frame_mask: `(batch, frames)` bool, False at frames that are padding.
             has_padding: False promises that no code is padding, which lets attention go without a mask.
+            positions: flat positions among all places of the batch: `last_hidden_state` is that of these
+                alone, `(positions, hidden)`, and the last block leaves out what they and CLS do not need.
+                There is then no mean to pool.
 
         Raises:
             InputError: neither codes nor pixels, pixels without a tokeniser, or a shape that does not fit.
@@ -270,9 +310,12 @@ class VIMPACModel(VIMPACPreTrainedModel):
                 axis: axis_padding(is_padding, axis, hidden.dtype, self.config.ignore_padding)
                 for axis in range(len(AXES))
             }
-        for layer in self.layers:
+        *layers, last = self.layers
+        for layer in layers:
             hidden = layer(hidden, padding=padding)
-        hidden = self.norm(hidden)
+        if positions is not None:
+            return self._at(positions, hidden, last, padding)
+        hidden = self.norm(last(hidden, padding=padding))
         cls, tokens = hidden[:, 0], hidden[:, 1:]
         pooled = cls
         if self.config.pooling == "mean":
@@ -281,6 +324,17 @@ class VIMPACModel(VIMPACPreTrainedModel):
                 weights = (~is_padding).flatten(1)[..., None].to(tokens.dtype)
             pooled = (tokens * weights).sum(1) / weights.sum(1).clamp_min(1)
         return VIMPACModelOutput(last_hidden_state=tokens, pooler_output=pooled, cls_hidden_state=cls)
+
+    def _at(self, positions: Tensor, hidden: Tensor, last: nn.Module, padding: Any) -> VIMPACModelOutput:
+        """The last block for CLS and some places."""
+        batch, length = hidden.shape[:2]
+        cls = torch.arange(batch, device=hidden.device) * length
+        places = positions + positions // (length - 1) + 1  # CLS stands before the places of each clip
+        hidden = self.norm(last(hidden, padding=padding, wanted=torch.cat([cls, places])))
+        pooled = hidden[:batch] if self.config.pooling == "cls" else None
+        return VIMPACModelOutput(
+            last_hidden_state=hidden[batch:], pooler_output=pooled, cls_hidden_state=hidden[:batch]
+        )
 
     def get_video_features(self, input_codes: Tensor | None = None, **kwargs: Any) -> Tensor:
         """Pooled features `(batch, hidden)` of clips; arguments as of `forward`."""
@@ -387,13 +441,16 @@ class VIMPACForPreTraining(VIMPACPreTrainedModel):
 
         use_clean = self.projection is not None and config.contrastive_input == "clean"
         parts = ([seen] if self.token_head is not None or not use_clean else []) + [clips] * use_clean
-        features = self.vimpac(input_codes=torch.cat(parts), has_padding=has_padding)
+        if self.token_head is None:
+            masked_positions = torch.empty(0, dtype=torch.int64, device=clips.device)
+        elif masked_positions is None:
+            masked_positions = find_masked_positions(both_masks)
+        features = self.vimpac(
+            input_codes=torch.cat(parts), has_padding=has_padding, positions=masked_positions
+        )
         losses, tokens, contrast, embeds = [], None, None, None
         if self.token_head is not None:
-            if masked_positions is None:
-                masked_positions = find_masked_positions(both_masks)
-            hidden = features.last_hidden_state[: len(clips)].flatten(0, 1)[masked_positions]
-            logits = self.token_head(hidden, self.vimpac.embeddings.codes.weight)
+            logits = self.token_head(features.last_hidden_state, self.vimpac.embeddings.codes.weight)
             tokens = masked_token_loss(
                 logits, labels.flatten()[masked_positions], config.token_loss_mean == "all"
             )

@@ -1,33 +1,24 @@
 """Videos as VIMPAC takes them: frames at two a second, and with a tokeniser their codes."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers.feature_extraction_utils import BatchFeature
-from transformers.utils import cached_file
 
 from ...data.processor_base import VideoSSLProcessor
 from ...data.sampling import source_stride
 from ...data.video_processing import VideoSSLVideoProcessor, VideoSSLVideosKwargs
-from ...errors import CheckpointError, ConfigurationError, InputError
+from ...errors import ConfigurationError, InputError
 from .clips_vimpac import frame_step, take_clips, uniform_clips
-from .configuration_dvae import DVAEConfig
 from .configuration_vimpac import VIMPACConfig
 from .modeling_dvae import DVAEModel
+from .tokenizer_file_vimpac import HUB_ARGUMENTS, read_tokenizer, write_tokenizer
 
 __all__ = ["VIMPACProcessor", "VIMPACVideoProcessor", "VIMPACVideosKwargs", "checked_codes"]
-
-TOKENIZER_FILE = "dvae.safetensors"
-"""A tokeniser beside a processor's JSON: its weights, with its configuration in the file's metadata."""
-
-_HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only", "force_download", "subfolder")
 
 
 class VIMPACVideosKwargs(VideoSSLVideosKwargs, total=False):  # type: ignore[call-arg]
@@ -103,10 +94,10 @@ class VIMPACVideoProcessor(VideoSSLVideoProcessor):
             CheckpointError: the tokeniser's file is damaged.
         """
         tokenizer_model = kwargs.pop("tokenizer_model", None)
-        hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if kwargs.get(name) is not None}
+        hub = {name: kwargs[name] for name in HUB_ARGUMENTS if kwargs.get(name) is not None}
         processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         if tokenizer_model is None:
-            tokenizer_model = _read_tokenizer(pretrained_model_name_or_path, hub)
+            tokenizer_model = read_tokenizer(pretrained_model_name_or_path, hub)
         processor.set_tokenizer_model(tokenizer_model)
         return processor
 
@@ -119,7 +110,7 @@ class VIMPACVideoProcessor(VideoSSLVideoProcessor):
     def to_json_file(self, json_file_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Write the settings, and beside them code and tokeniser."""
         super().to_json_file(json_file_path, *args, **kwargs)
-        _write_tokenizer(self.tokenizer_model, Path(json_file_path).parent)
+        write_tokenizer(self.tokenizer_model, Path(json_file_path).parent)
 
     def preprocess(self, videos: Any, **kwargs: Any) -> BatchFeature:
         """Turn videos into codes, or into pixels without a tokeniser; see the class and its base."""
@@ -155,35 +146,6 @@ def _frame_mask(metadata: Any, length: int, settings: dict[str, Any]) -> Tensor:
     offsets = np.floor(np.arange(length) * stride + 1e-6)
     inside = offsets < metadata.total_num_frames
     return torch.from_numpy(np.broadcast_to(inside, clips.shape).copy())
-
-
-def _write_tokenizer(model: DVAEModel | None, folder: Path) -> None:
-    if model is not None:
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        save_file(state, folder / TOKENIZER_FILE, metadata={"config": model.config.to_json_string(False)})
-
-
-def _read_tokenizer(name: Any, hub: dict[str, Any]) -> DVAEModel | None:
-    """The tokeniser in a folder or Hub repository; None where there is none."""
-    if Path(name).is_file():  # a processor's JSON by itself
-        return None
-    path = cached_file(
-        name,
-        TOKENIZER_FILE,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-        **hub,
-    )
-    if path is None:
-        return None
-    try:
-        with safe_open(path, "pt") as file:
-            settings = json.loads((file.metadata() or {})["config"])
-        model = DVAEModel(DVAEConfig.from_dict(settings))
-        model.load_state_dict(load_file(path))
-    except (SafetensorError, KeyError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"the tokeniser {path} is damaged: {error}. Save it again") from error
-    return model.eval()
 
 
 class VIMPACProcessor(VideoSSLProcessor):
@@ -247,7 +209,7 @@ class VIMPACProcessor(VideoSSLProcessor):
     def to_json_file(self, json_file_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Write the settings, and beside them code and tokeniser."""
         super().to_json_file(json_file_path, *args, **kwargs)
-        _write_tokenizer(self.tokenizer_model, Path(json_file_path).parent)
+        write_tokenizer(self.tokenizer_model, Path(json_file_path).parent)
 
     def __call__(
         self,
