@@ -185,7 +185,7 @@ def test_the_command_writes_where_it_is_told(
     ("arguments", "problem"),
     [
         ([], "name a run folder"),
-        (["--planned", "stica"], "planned are stica-k400"),
+        (["--planned", "stica"], "no checkpoint 'stica' is planned; planned are"),
         (["absent"], "config.json"),
     ],
 )

@@ -32,8 +32,8 @@ def told_clips(clips: Path) -> dict[str, Any]:
     """What a training on texts needs; its steps take turns with those on another data set."""
     return {
         "processor.tokenizer": clips / "tokenizer",
-        "data.alternate.other.train": clips,
-        "data.alternate.other.augmentation": "{resize_ratio: 1.5, flip_probability: 0.5}",
+        "data.alternate.sequences.train": clips,
+        "data.alternate.sequences.augmentation": "{resize_ratio: 1.5, flip_probability: 0.5}",
     }
 
 
