@@ -147,7 +147,6 @@ def sorting_picture(frames: np.ndarray, sorting: Sorting) -> Image:
         pen.text(
             (TEXT_WIDTH + part * number, top - LINE + 3), time, fill=LIGHT.muted, font=font, anchor=anchor
         )
-    strongest = max(float(sorting.attention.max()), 1e-12)
     for row, (text, place, found) in enumerate(
         zip(sorting.texts, sorting.places, sorting.found, strict=True)
     ):
@@ -155,6 +154,9 @@ def sorting_picture(frames: np.ndarray, sorting: Sorting) -> Image:
         lines = textwrap.wrap(text.strip() or "(nothing is said)", 38)[:3]
         pen.multiline_text((GAP, upper + 4), "\n".join(lines), fill=LIGHT.ink, font=font)
         width = strip.width / sorting.attention.shape[1]
+        strongest = max(
+            float(sorting.attention[row].max()), 1e-12
+        )  # rows differ in how much goes to the clip
         for moment, share in enumerate(sorting.attention[row].tolist()):
             shade = tuple(round(255 - (255 - level) * share / strongest) for level in (59, 91, 219))
             left = TEXT_WIDTH + moment * width
