@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch.utils.data import Dataset
 
 from .datasets import tag_sample
-
-if TYPE_CHECKING:
-    import datasets as hf
 
 __all__ = ["AlternatingCollator", "AlternatingDataset", "Place"]
 
@@ -29,7 +26,7 @@ class AlternatingDataset(Dataset[dict[str, Any]]):
         seed: of the run.
     """
 
-    def __init__(self, datasets: Sequence[hf.Dataset], seed: int = 0) -> None:
+    def __init__(self, datasets: Sequence[Any], seed: int = 0) -> None:
         self.datasets = list(datasets)
         self.seed = seed
 
