@@ -22,9 +22,9 @@ PLACE = re.compile(r"(<!-- numbers: (\S+) -->\n).*?(<!-- numbers end -->)", re.D
 def smoke_table() -> str:
     """One row a method: test top-1 of random and trained weights, means over seeds."""
     lines = [
-        "| method | seeds | steps | kNN: random | trained | frame difference | probe: random | trained"
+        "| method | clips | seeds | steps | kNN: random | trained | frame difference | probe: random | trained"
         " | frame difference |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for path in sorted((ROOT / "results").glob("smoke-*.json")):
         method = path.stem.removeprefix("smoke-")
@@ -37,7 +37,8 @@ def smoke_table() -> str:
             for protocol in ("knn", "linear")
             for features in ("random", "trained", "frame_difference")
         ]
-        cells = [f"[{name}](results/{path.name})", str(len(runs)), str(runs[0]["steps"]), *figures]
+        level = report["data"]["sounding_shapes"]["nuisance"]
+        cells = [f"[{name}](results/{path.name})", level, str(len(runs)), str(runs[0]["steps"]), *figures]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
