@@ -17,10 +17,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from checkouts import add_checkout_arguments, has_checkout
 from official_gdt import (
-    add_checkout_argument,
+    NEEDED,
     draw_official_crops,
-    has_checkout,
     load_official_code,
     official_model,
 )
@@ -89,11 +89,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_checkout_argument(parser)
+    add_checkout_arguments(parser, NEEDED)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=7)
     arguments = parser.parse_args()
-    if not has_checkout(arguments):
+    if not has_checkout(arguments, NEEDED):
         return
     torch.set_num_threads(1)
     main_module, model_module = load_official_code(arguments.official)

@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from official_ila import LABEL_LENGTH, SIDE, add_checkout_arguments, has_checkout, make_official_model
+from checkouts import add_checkout_arguments, has_checkout
+from official_ila import LABEL_LENGTH, NEEDED, SIDE, make_official_model
 from step_timing import add_step_arguments, compare
 
 CLASSES = 400
@@ -156,14 +157,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_checkout_arguments(parser)
+    add_checkout_arguments(parser, NEEDED)
     add_step_arguments(parser, batch=1, frames=8)
     parser.add_argument("--patch", type=int, choices=(16, 32), default=16, help="ViT-B/16 or ViT-B/32 (16)")
     parser.add_argument(
         "--vocabulary", type=int, default=1000, help="tokens that the text tower knows (1000)"
     )
     arguments = parser.parse_args()
-    if not has_checkout(arguments):
+    if not has_checkout(arguments, NEEDED):
         return
     for mode, sides in SIDES.items():
         named = {f"{mode}, {side}": side for side in sides}

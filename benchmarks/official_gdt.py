@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 from pathlib import Path
 from types import ModuleType
 from unittest.mock import MagicMock
 
 import torch
+
+from checkouts import Needed
 
 CROPS = {"s_large_crops": 2, "s_small_crops": 4, "t_large_crops": 2, "t_small_crops": 1}
 """The crops of the official README."""
@@ -23,24 +24,14 @@ UNUSED = ("torchvision", "pandas", "torch.utils.tensorboard", "datasets", "datas
 """Packages that the official modules import, but not for what is measured."""
 
 
-def add_checkout_argument(parser: argparse.ArgumentParser) -> None:
-    """`--official PATH`, or the environment variable GDT_CHECKOUT."""
-    named = os.environ.get("GDT_CHECKOUT")
-    parser.add_argument(
+NEEDED = (
+    Needed(
         "--official",
-        type=Path,
-        default=Path(named) if named else None,
-        help="a checkout of facebookresearch/GDT (default: the environment variable GDT_CHECKOUT)",
-    )
-
-
-def has_checkout(arguments: argparse.Namespace) -> bool:
-    """Whether the rival is there; says how to get it otherwise."""
-    if arguments.official is None:
-        print(
-            "skipped: give --official (git clone https://github.com/facebookresearch/GDT) or set GDT_CHECKOUT"
-        )
-    return arguments.official is not None
+        "GDT_CHECKOUT",
+        "a checkout of facebookresearch/GDT",
+        "git clone https://github.com/facebookresearch/GDT",
+    ),
+)
 
 
 def load_official_code(checkout: Path) -> tuple[ModuleType, ModuleType]:

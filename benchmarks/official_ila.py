@@ -9,43 +9,33 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 
-__all__ = ["add_checkout_arguments", "has_checkout", "make_official_model"]
+from checkouts import Needed
+
+__all__ = ["NEEDED", "make_official_model"]
 
 SIDE, LABEL_LENGTH = 224, 77
 
 
-def add_checkout_arguments(parser: argparse.ArgumentParser) -> None:
-    """`--official PATH` and `--packages PATH`, or the environment variables ILA_CHECKOUT and ILA_PACKAGES."""
-    for option, variable, what in (
-        ("--official", "ILA_CHECKOUT", "a checkout of Francis-Rings/ILA"),
-        ("--packages", "ILA_PACKAGES", "the folder that einops was installed into"),
-    ):
-        named = os.environ.get(variable)
-        parser.add_argument(
-            option,
-            type=Path,
-            default=Path(named) if named else None,
-            help=f"{what} (default: the environment variable {variable})",
-        )
-
-
-def has_checkout(arguments: argparse.Namespace) -> bool:
-    """Whether the rival is there; says how to get it otherwise."""
-    there = arguments.official is not None and arguments.packages is not None
-    if not there:
-        print(
-            "skipped: give --official (git clone https://github.com/Francis-Rings/ILA) and --packages"
-            " (pip install --no-deps --target FOLDER einops), or set ILA_CHECKOUT and ILA_PACKAGES"
-        )
-    return there
+NEEDED = (
+    Needed(
+        "--official",
+        "ILA_CHECKOUT",
+        "a checkout of Francis-Rings/ILA",
+        "git clone https://github.com/Francis-Rings/ILA",
+    ),
+    Needed(
+        "--packages",
+        "ILA_PACKAGES",
+        "the folder that einops was installed into",
+        "pip install --no-deps --target FOLDER einops",
+    ),
+)
 
 
 def make_official_model(arguments: argparse.Namespace) -> Any:

@@ -10,45 +10,33 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 from functools import partial
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 
-__all__ = ["add_checkout_arguments", "has_checkout", "load_transcript_code", "official_model"]
+from checkouts import Needed
+
+__all__ = ["NEEDED", "load_transcript_code", "official_model"]
 
 
-def add_checkout_arguments(parser: argparse.ArgumentParser) -> None:
-    """`--official PATH` and `--packages PATH`, or the environment variables TVTS_CHECKOUT and
-    TVTS_PACKAGES."""
-    for option, variable, what in (
-        ("--official", "TVTS_CHECKOUT", "a checkout of TencentARC/TVTS"),
-        ("--packages", "TVTS_PACKAGES", "the folder that the packages it needs were installed into"),
-    ):
-        named = os.environ.get(variable)
-        parser.add_argument(
-            option,
-            type=Path,
-            default=Path(named) if named else None,
-            help=f"{what} (default: the environment variable {variable})",
-        )
-
-
-def has_checkout(arguments: argparse.Namespace) -> bool:
-    """Whether the rival is there; says how to get it otherwise."""
-    there = arguments.official is not None and arguments.packages is not None
-    if not there:
-        print(
-            "skipped: give --official (git clone https://github.com/TencentARC/TVTS) and --packages (pip"
-            " install --no-deps --target FOLDER einops ftfy wcwidth tslearn numba llvmlite editdistance),"
-            " or set TVTS_CHECKOUT and TVTS_PACKAGES"
-        )
-    return there
+NEEDED = (
+    Needed(
+        "--official",
+        "TVTS_CHECKOUT",
+        "a checkout of TencentARC/TVTS",
+        "git clone https://github.com/TencentARC/TVTS",
+    ),
+    Needed(
+        "--packages",
+        "TVTS_PACKAGES",
+        "the folder that the packages it needs were installed into",
+        "pip install --no-deps --target FOLDER einops ftfy wcwidth tslearn numba llvmlite editdistance",
+    ),
+)
 
 
 def official_model(arguments: argparse.Namespace, text_model: nn.Module) -> Any:

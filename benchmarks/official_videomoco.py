@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
-from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
 import torch
 
-__all__ = ["OfficialCode", "add_checkout_arguments", "has_checkout", "load_official_code"]
+from checkouts import Needed
+
+__all__ = ["NEEDED", "OfficialCode", "load_official_code"]
 
 
 class OfficialCode(NamedTuple):
@@ -27,32 +27,20 @@ class OfficialCode(NamedTuple):
     video_models: ModuleType
 
 
-def add_checkout_arguments(parser: argparse.ArgumentParser) -> None:
-    """`--official PATH` and `--torchvision PATH`, or the environment variables VIDEOMOCO_CHECKOUT and
-    TORCHVISION_FOLDER."""
-    for option, variable, what in (
-        ("--official", "VIDEOMOCO_CHECKOUT", "a checkout of tinapan-pt/VideoMoCo"),
-        ("--torchvision", "TORCHVISION_FOLDER", "the folder that torchvision was installed into"),
-    ):
-        named = os.environ.get(variable)
-        parser.add_argument(
-            option,
-            type=Path,
-            default=Path(named) if named else None,
-            help=f"{what} (default: the environment variable {variable})",
-        )
-
-
-def has_checkout(arguments: argparse.Namespace) -> bool:
-    """Whether the rival is there; says how to get it otherwise."""
-    there = arguments.official is not None and arguments.torchvision is not None
-    if not there:
-        print(
-            "skipped: give --official (git clone https://github.com/tinapan-pt/VideoMoCo) and --torchvision"
-            " (pip install --no-deps --target FOLDER torchvision), or set VIDEOMOCO_CHECKOUT and"
-            " TORCHVISION_FOLDER"
-        )
-    return there
+NEEDED = (
+    Needed(
+        "--official",
+        "VIDEOMOCO_CHECKOUT",
+        "a checkout of tinapan-pt/VideoMoCo",
+        "git clone https://github.com/tinapan-pt/VideoMoCo",
+    ),
+    Needed(
+        "--torchvision",
+        "TORCHVISION_FOLDER",
+        "the folder that torchvision was installed into",
+        "pip install --no-deps --target FOLDER torchvision",
+    ),
+)
 
 
 def load_official_code(arguments: argparse.Namespace) -> OfficialCode:

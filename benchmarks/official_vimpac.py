@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
-from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
+from checkouts import Needed
+
 __all__ = [
+    "NEEDED",
     "OfficialCode",
-    "add_checkout_arguments",
-    "has_checkout",
     "load_official_code",
     "load_official_encoder",
 ]
@@ -35,30 +34,20 @@ class OfficialCode(NamedTuple):
     positions: ModuleType
 
 
-def add_checkout_arguments(parser: argparse.ArgumentParser) -> None:
-    """`--official PATH` and `--dall-e PATH`, or the variables VIMPAC_CHECKOUT and DALL_E_FOLDER."""
-    for option, variable, what in (
-        ("--official", "VIMPAC_CHECKOUT", "a checkout of airsplay/vimpac"),
-        ("--dall-e", "DALL_E_FOLDER", "the folder that DALL-E was installed into"),
-    ):
-        named = os.environ.get(variable)
-        parser.add_argument(
-            option,
-            type=Path,
-            default=Path(named) if named else None,
-            help=f"{what} (default: the environment variable {variable})",
-        )
-
-
-def has_checkout(arguments: argparse.Namespace) -> bool:
-    """Whether the rival is there; says how to get it otherwise."""
-    there = arguments.official is not None and arguments.dall_e is not None
-    if not there:
-        print(
-            "skipped: give --official (git clone https://github.com/airsplay/vimpac) and --dall-e"
-            " (pip install --no-deps --target FOLDER DALL-E==0.1), or set VIMPAC_CHECKOUT and DALL_E_FOLDER"
-        )
-    return there
+NEEDED = (
+    Needed(
+        "--official",
+        "VIMPAC_CHECKOUT",
+        "a checkout of airsplay/vimpac",
+        "git clone https://github.com/airsplay/vimpac",
+    ),
+    Needed(
+        "--dall-e",
+        "DALL_E_FOLDER",
+        "the folder that DALL-E was installed into",
+        "pip install --no-deps --target FOLDER DALL-E==0.1",
+    ),
+)
 
 
 def load_official_code(arguments: argparse.Namespace) -> OfficialCode:

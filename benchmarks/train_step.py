@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from checkouts import add_checkout_arguments, has_checkout
 from official_gdt import (
     CROPS,
-    add_checkout_argument,
+    NEEDED,
     draw_official_crops,
-    has_checkout,
     load_official_code,
     official_model,
 )
@@ -111,10 +111,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_checkout_argument(parser)
+    add_checkout_arguments(parser, NEEDED)
     add_step_arguments(parser, batch=8, frames=16)
     arguments = parser.parse_args()
-    if not has_checkout(arguments):
+    if not has_checkout(arguments, NEEDED):
         return
     if not arguments.side:
         shape = f"{arguments.frames} x {arguments.size} x {arguments.size}"

@@ -16,7 +16,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from official_tvts import add_checkout_arguments, has_checkout, load_transcript_code
+from checkouts import add_checkout_arguments, has_checkout
+from official_tvts import NEEDED, load_transcript_code
 from videossl_hf.data.transcripts.readers import parse_transcript
 
 WORDS_PER_SECOND = 2.5
@@ -55,11 +56,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_checkout_arguments(parser)
+    add_checkout_arguments(parser, NEEDED)
     parser.add_argument("--seconds", type=int, default=3600, help="length of the transcript (3600)")
     parser.add_argument("--samples", type=int, default=20, help="clips drawn from the video (20)")
     arguments = parser.parse_args()
-    if not has_checkout(arguments):
+    if not has_checkout(arguments, NEEDED):
         return
     code = load_transcript_code(arguments)
 

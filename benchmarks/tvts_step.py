@@ -22,7 +22,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import DistilBertConfig, DistilBertModel
 
-from official_tvts import add_checkout_arguments, has_checkout, official_model
+from checkouts import add_checkout_arguments, has_checkout
+from official_tvts import NEEDED, official_model
 from step_timing import add_step_arguments, compare
 
 TABLES = {
@@ -135,11 +136,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_checkout_arguments(parser)
+    add_checkout_arguments(parser, NEEDED)
     add_step_arguments(parser, batch=2, frames=16)
     parser.set_defaults(size=224)
     arguments = parser.parse_args()
-    if not has_checkout(arguments):
+    if not has_checkout(arguments, NEEDED):
         return
 
     def make_step(side: str) -> Step:

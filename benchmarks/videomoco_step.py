@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from official_videomoco import add_checkout_arguments, has_checkout, load_official_code
+from checkouts import add_checkout_arguments, has_checkout
+from official_videomoco import NEEDED, load_official_code
 from step_timing import add_step_arguments, compare
 
 OFFICIAL = ("official fp32", "official fp32, no anomaly detection")
@@ -137,13 +138,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_checkout_arguments(parser)
+    add_checkout_arguments(parser, NEEDED)
     add_step_arguments(parser, batch=2, frames=32)
     parser.add_argument("--arch", choices=("r3d_18", "r2plus1d_18", "mc3_18"), default="r3d_18")
     parser.add_argument("--mlp", action="store_true", help="a hidden layer in the projection")
     parser.add_argument("--queue-size", type=int, default=4096)
     arguments = parser.parse_args()
-    if not has_checkout(arguments):
+    if not has_checkout(arguments, NEEDED):
         return
     if not arguments.side:
         shape = f"{arguments.frames} x {arguments.size} x {arguments.size}"

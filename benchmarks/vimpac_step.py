@@ -23,9 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from checkouts import add_checkout_arguments, has_checkout
 from official_vimpac import (
-    add_checkout_arguments,
-    has_checkout,
+    NEEDED,
     load_official_code,
     load_official_encoder,
 )
@@ -180,12 +180,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_checkout_arguments(parser)
+    add_checkout_arguments(parser, NEEDED)
     add_step_arguments(parser, batch=2, frames=5)
     parser.set_defaults(size=128)
     parser.add_argument("--part", choices=("step", "tokenising", "masks"), help="only this (all)")
     arguments = parser.parse_args()
-    if not has_checkout(arguments):
+    if not has_checkout(arguments, NEEDED):
         return
     if arguments.part in (None, "step"):
         if not arguments.side:
