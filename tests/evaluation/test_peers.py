@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -146,6 +147,11 @@ def test_pixels_are_those_of_a_processor_that_works_with_pil(offset: bool) -> No
     grey_level = (2 if offset else 1) / 255 / min(SETTINGS["image_std"])
     assert (found - expected).abs().max() <= 1.01 * grey_level  # PIL rounds to whole levels twice
     assert (found - expected).abs().mean() <= 0.4 * grey_level
+
+
+def test_a_folder_with_a_processor_alone_is_enough(tiny: SimpleNamespace, tmp_path: Path) -> None:
+    tiny.processor.save_pretrained(tmp_path)
+    assert load_processor(str(tmp_path)).to_dict() == load_processor(str(tiny.folder)).to_dict()
 
 
 def test_a_folder_without_processor_settings_is_refused(tmp_path: Path) -> None:

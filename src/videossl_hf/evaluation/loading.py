@@ -19,7 +19,7 @@ from transformers.utils import logging
 
 from ..errors import InputError
 from .baselines import BASELINES, make_baseline
-from .peers import PEERS, PeerModel, make_peer_processor, read_processor_settings
+from .peers import PEERS, PeerModel, make_peer_processor, model_type, read_processor_settings
 
 __all__ = ["default_device", "load_model", "load_processor", "quiet_libraries"]
 
@@ -104,8 +104,8 @@ def load_processor(name: str, *, revision: str | None = None, trust_remote_code:
         InputError: there is none.
     """
     try:
-        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
-        if config.model_type in PEERS:
+        if model_type(name, revision) in PEERS:
+            config = AutoConfig.from_pretrained(name, revision=revision)
             return make_peer_processor(config, read_processor_settings(name, revision))
         return AutoProcessor.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:

@@ -18,7 +18,7 @@ from transformers.utils import ModelOutput, cached_file
 from ..data.video_processing import VideoSSLVideoProcessor
 from ..errors import InputError
 
-__all__ = ["PEERS", "Peer", "PeerModel", "make_peer_processor", "read_processor_settings"]
+__all__ = ["PEERS", "Peer", "PeerModel", "make_peer_processor", "model_type", "read_processor_settings"]
 
 _FILES = ("video_preprocessor_config.json", "preprocessor_config.json", "processor_config.json")
 
@@ -115,6 +115,29 @@ class PeerModel(nn.Module):
         return ModelOutput(logits=self.model(**inputs).logits)
 
 
+def model_type(name: str, revision: str | None = None) -> str | None:
+    """The type that a model's config.json states; None where there is none, as beside a processor alone."""
+    path = _file_of(name, "config.json", revision)
+    if path is None:
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"cannot read config.json of {name}: {error}") from error
+
+
+def _file_of(name: str, file: str, revision: str | None) -> Path | None:
+    path = cached_file(
+        name,
+        file,
+        revision=revision,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return None if path is None else Path(path)
+
+
 def read_processor_settings(name: str, revision: str | None = None) -> dict[str, Any]:
     """The JSON of a model's own processor, from a folder or the Hub.
 
@@ -122,17 +145,11 @@ def read_processor_settings(name: str, revision: str | None = None) -> dict[str,
         InputError: there is none, or it is not JSON.
     """
     for file in _FILES:
-        path = cached_file(
-            name,
-            file,
-            revision=revision,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
+        path = _file_of(name, file, revision)
         if path is None:
             continue
         try:
-            settings = json.loads(Path(path).read_text(encoding="utf-8"))
+            settings = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise InputError(f"cannot read {file} of {name}: {error}") from error
         for part in ("video_processor", "image_processor"):

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 from ...errors import DataError
 
-__all__ = ["Annotation", "Entry", "find", "read_csv", "read_json", "read_lines"]
+__all__ = ["AnnotatedVideo", "Annotation", "find", "read_csv", "read_json", "read_lines"]
 
 
-class Entry(NamedTuple):
+class AnnotatedVideo(NamedTuple):
     """One row: the name of the video's file, with or without ending, and its columns besides the video."""
 
     video: str
@@ -23,7 +23,7 @@ class Entry(NamedTuple):
 class Annotation(NamedTuple):
     """A split: its rows, and the classes of the whole set in their official order (None: no classes)."""
 
-    entries: list[Entry]
+    entries: list[AnnotatedVideo]
     classes: list[str] | None
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DataError
-from .annotation import Annotation, Entry, find, read_csv, read_json, read_lines
+from .annotation import AnnotatedVideo, Annotation, find, read_csv, read_json, read_lines
 
 __all__ = ["didemo", "msrvtt", "msvd"]
 
@@ -59,7 +59,7 @@ def didemo(annotations: Path, split: str, fold: int) -> Annotation:
 
 
 def _captioned(pairs: Any) -> Annotation:
-    return Annotation([Entry(video, {"caption": caption}) for video, caption in pairs], None)
+    return Annotation([AnnotatedVideo(video, {"caption": caption}) for video, caption in pairs], None)
 
 
 def _text(row: Any, name: str) -> str:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path, PurePosixPath
 
 from ...errors import DataError
-from .annotation import Annotation, Entry, find, read_lines
+from .annotation import AnnotatedVideo, Annotation, find, read_lines
 
 __all__ = ["hmdb51", "ucf101"]
 
@@ -21,7 +21,7 @@ def ucf101(annotations: Path, split: str, fold: int) -> Annotation:
         path = PurePosixPath(line.split()[0])
         if path.parent.name not in classes:
             raise DataError(f"{split}list{fold:02d}.txt, line {number}: unknown class in {line!r}")
-        entries.append(Entry(path.stem, {"label": path.parent.name}))
+        entries.append(AnnotatedVideo(path.stem, {"label": path.parent.name}))
     return Annotation(entries, classes)
 
 
@@ -49,5 +49,5 @@ def hmdb51(annotations: Path, split: str, fold: int) -> Annotation:
             if use not in ("0", "1", "2"):
                 raise DataError(f"{file}, line {number}: not a name and 0, 1 or 2: {line!r}")
             if use == wanted:
-                entries.append(Entry(PurePosixPath(name.strip()).stem, {"label": label}))
+                entries.append(AnnotatedVideo(PurePosixPath(name.strip()).stem, {"label": label}))
     return Annotation(entries, classes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...errors import DataError
-from .annotation import Annotation, Entry, find, read_csv
+from .annotation import AnnotatedVideo, Annotation, find, read_csv
 
 __all__ = ["kinetics"]
 
@@ -27,7 +27,7 @@ def kinetics(annotations: Path, split: str, fold: int) -> Annotation:
         for path in (annotations / name for name in names):
             if annotations.is_dir() and path.is_file():
                 classes |= {row["label"] for row in read_csv(path, "label")}
-    return Annotation([Entry(_name(row), {"label": row["label"]}) for row in rows], sorted(classes))
+    return Annotation([AnnotatedVideo(_name(row), {"label": row["label"]}) for row in rows], sorted(classes))
 
 
 def _name(row: dict[str, str]) -> str:

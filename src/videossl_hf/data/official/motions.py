@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DataError
-from .annotation import Annotation, Entry, find, read_json
+from .annotation import AnnotatedVideo, Annotation, find, read_json
 
 __all__ = ["diving48", "something_something"]
 
@@ -25,7 +25,9 @@ def something_something(annotations: Path, split: str, fold: int) -> Annotation:
         label = _field(row, "template", split).replace("[", "").replace("]", "")
         if label not in numbers:
             raise DataError(f"Something-Something: video {row.get('id')} has the unknown class {label!r}")
-        entries.append(Entry(_field(row, "id", split), {"label": label, "caption": row.get("label")}))
+        entries.append(
+            AnnotatedVideo(_field(row, "id", split), {"label": label, "caption": row.get("label")})
+        )
     return Annotation(entries, classes)
 
 
@@ -40,7 +42,7 @@ def diving48(annotations: Path, split: str, fold: int) -> Annotation:
         number = row.get("label") if isinstance(row, Mapping) else None
         if not isinstance(number, int) or not 0 <= number < len(classes):
             raise DataError(f"Diving48: {row!r} has no label from 0 to {len(classes) - 1}")
-        entries.append(Entry(_field(row, "vid_name", split), {"label": classes[number]}))
+        entries.append(AnnotatedVideo(_field(row, "vid_name", split), {"label": classes[number]}))
     return Annotation(entries, classes)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path, PurePath
 
 from ...errors import DataError
-from .annotation import Annotation, Entry, find, read_csv
+from .annotation import AnnotatedVideo, Annotation, find, read_csv
 
 __all__ = ["esc50"]
 
@@ -17,7 +17,7 @@ def esc50(annotations: Path, split: str, fold: int) -> Annotation:
         raise DataError("esc50.csv: fold and target must be whole numbers")
     numbers = {row["category"]: int(row["target"]) for row in rows}
     entries = [
-        Entry(PurePath(row["filename"]).stem, {"label": row["category"]})
+        AnnotatedVideo(PurePath(row["filename"]).stem, {"label": row["category"]})
         for row in rows
         if (int(row["fold"]) == fold) == (split == "test")
     ]
