@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
+from .quick_gelu import QuickGELU
+
 __all__ = ["Mlp"]
 
 
@@ -20,7 +22,7 @@ class Mlp(nn.Module):
     def __init__(self, size: int, hidden_size: int, activation: str = "gelu") -> None:
         super().__init__()
         self.fc1 = nn.Linear(size, hidden_size)
-        self.activation = ACT2FN[activation]
+        self.activation = QuickGELU() if activation == "quick_gelu" else ACT2FN[activation]
         self.fc2 = nn.Linear(hidden_size, size)
 
     def forward(self, x: Tensor) -> Tensor:
