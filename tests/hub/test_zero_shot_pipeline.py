@@ -15,7 +15,7 @@ from models import tiny_tvts
 from videossl_hf import TVTSModel, TVTSProcessor, VideoMoCoModel
 from videossl_hf.data.sounding_shapes import word_tokenizer
 from videossl_hf.errors import InputError
-from videossl_hf.nn.text_features import class_features, fill_prompts, text_features
+from videossl_hf.evaluation.text_features import class_features, fill_prompts, text_features
 
 LABELS = ["up_right", "down", "left"]
 TASK = "zero-shot-video-classification"

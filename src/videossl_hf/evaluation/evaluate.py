@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import DataError, InputError
-from ..nn.text_features import class_features, text_features
 from .features import ANSWERS, feature_identity
 from .fingerprint import model_identity, short_hash
 from .inputs import FeatureSource, add_input_arguments
@@ -33,6 +32,7 @@ from .results import Result, write_results
 from .script_sorting import sort_scripts
 from .splits import ExtractedSplit, make_result
 from .table import FeatureTable
+from .text_features import class_features, text_features
 from .texts import TEXT_COLUMNS, read_texts
 
 __all__ = ["add_arguments", "print_results", "run"]

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import Pipeline
 
 from ..errors import InputError
-from ..nn.text_features import class_features
+from ..evaluation.text_features import class_features
 
 __all__ = ["ZeroShotVideoClassificationPipeline"]
 
