@@ -7,8 +7,8 @@ FOLDER holds one folder of clips a class. The clips of each class are dealt out 
 scored by a model that was fine-tuned on the others, with settings that were fixed beforehand: ILA from the
 small stand-in for CLIP that `training/frame_stage.py` wrote, and that tower with its frames averaged, which
 cannot tell a movement from its reverse. `--shapes RUN` adds ILA from a smoke run's folder, which has learned
-generated motions. Writes results/ila-gestures.json and
-its table as results/ila-gestures.md; a run that was broken off goes on.
+generated motions. Writes results/ila-gestures.json and its table as results/ila-gestures.md; a run that was
+broken off goes on.
 """
 
 from __future__ import annotations

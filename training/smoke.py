@@ -3,9 +3,9 @@
 For every seed: a random network and the trained one, both scored on the test clips by kNN and by a linear
 probe whose penalty is chosen on validation, beside hand-made frame differences. Each training is killed after
 its first checkpoint and goes on from there. The saved folder is loaded again in a process of its own and must
-give the same features, bit for bit. What the clips look like, what runs before
-the trainings and what else is scored stands in recipes/smoke_runs.yaml. Figures and means go to
-results/smoke-METHOD.json. Ablations of equal length are variants:
+give the same features, bit for bit. What the clips look like, what runs before the trainings and what else is
+scored stands in recipes/smoke_runs.yaml. Figures and means go to results/smoke-METHOD.json. Ablations of
+equal length are variants:
 
     python training/smoke.py stica --variant gdt="--model.objective gdt" \\
         --variant average="--model.pooling_layers 0"

@@ -2,8 +2,8 @@
 
 Importing this package registers every method with transformers' Auto classes, so that
 `AutoModel.from_pretrained(...)` loads its checkpoints without `trust_remote_code`, and our tasks with its
-`pipeline`. Every public class of
-the package can be imported from here; a module is read when its first class is asked for.
+`pipeline`. Every public class of the package can be imported from here; a module is read when its first class
+is asked for.
 """
 
 from __future__ import annotations

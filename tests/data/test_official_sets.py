@@ -102,6 +102,15 @@ def test_kinetics_whose_videos_vanish(tmp_path: Path) -> None:
         place.load("validation")
 
 
+def test_one_file_is_no_annotation_of_every_split(tmp_path: Path) -> None:
+    """A table of the training videos must not be read as that of the test."""
+    place = Place(tmp_path, "kinetics")
+    place.annotation("train.csv", "label,youtube_id,time_start,time_end\nzumba,y3,0,10\n")
+    place.videos("y3_000000_000010.mp4")
+    with pytest.raises(DataError, match=r"there is no folder .*train\.csv"):
+        place.load("test", annotations="lists/train.csv")
+
+
 def test_something_something_and_diving48(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     place = Place(tmp_path / "a", "something-something-v2")
@@ -189,7 +198,7 @@ def test_videos_with_sentences(tmp_path: Path) -> None:
         ("{dataset: ucf, videos: v, annotations: a}", "unknown dataset 'ucf': one of ucf101"),
         ("{dataset: ucf101, videos: v}", "annotations is missing"),
         ("{dataset: ucf101, videos: v, annotations: a, fould: 1}", "unknown key fould"),
-        ("{dataset: ucf101, videos: v, annotations: a}", "there is no .*a"),
+        ("{dataset: ucf101, videos: v, annotations: a}", "there is no folder .*a"),
         ("{dataset: ucf101, videos: v, annotations: a, missing: ignore}", "missing must be error or skip"),
         ("{dataset: ucf101, videos: v, annotations: a, fold: one}", "folds 1 to 3, got 'one'"),
     ],

@@ -158,6 +158,9 @@ def test_a_folder_without_processor_settings_is_refused(tmp_path: Path) -> None:
     AutoModel.from_config(CONFIGS["videomae"]).save_pretrained(tmp_path)
     with pytest.raises(InputError, match="holds no processor settings"):
         load_processor(str(tmp_path))
+    (tmp_path / "preprocessor_config.json").write_text("[]")
+    with pytest.raises(InputError, match="must hold a JSON object"):
+        load_processor(str(tmp_path))
     (tmp_path / "preprocessor_config.json").write_text("{")
     with pytest.raises(InputError, match=r"cannot read preprocessor_config\.json"):
         load_processor(str(tmp_path))

@@ -89,9 +89,10 @@ def embed(model: nn.Module, inputs: Tensor, modality: str = "video", space: str 
         logits = outputs.logits.float()
         return (logits.softmax(dim=-1) if space == "probabilities" else logits).cpu()
     if space == "text":
-        if not hasattr(model, "get_text_features"):
+        method = getattr(model, "get_video_features", None)
+        if method is None or not hasattr(model, "get_text_features"):
             raise InputError(f"{type(model).__name__} has no get_text_features: it has no text tower")
-        return model.get_video_features(**_video_inputs(inputs)).float().cpu()  # type: ignore[operator]
+        return method(**_video_inputs(inputs)).float().cpu()
     if space == "shared":
         method = getattr(model, f"get_{modality}_embeddings", None)
         if method is None:

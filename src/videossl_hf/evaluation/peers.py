@@ -152,6 +152,8 @@ def read_processor_settings(name: str, revision: str | None = None) -> dict[str,
             settings = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise InputError(f"cannot read {file} of {name}: {error}") from error
+        if not isinstance(settings, dict):
+            raise InputError(f"{file} of {name} must hold a JSON object")
         for part in ("video_processor", "image_processor"):
             settings = settings.get(part, settings)
         if "image_mean" in settings:

@@ -59,7 +59,7 @@ def knn_protocol(
     classes = _num_classes(train)
     votes = knn_votes(train.features, train.labels, test.features, k, temperature, classes)
     protocol = {"name": "knn", "k": k, "temperature": temperature}
-    return Outcome(protocol, _accuracies(votes, test, seed), votes)
+    return Outcome(protocol, _top_k(votes, test.labels, seed), votes)
 
 
 def linear_protocol(
@@ -91,7 +91,7 @@ def linear_protocol(
         "chosen_on": "a fifth of train" if validation is None else "validation",
     }
     scores = probe.logits(test.features)
-    return Outcome(protocol, _accuracies(scores, test, seed), scores)
+    return Outcome(protocol, _top_k(scores, test.labels, seed), scores)
 
 
 def retrieval_protocol(
@@ -194,10 +194,6 @@ def _check_ks(ks: Sequence[int], items: int) -> None:
 def _share(hits: Tensor, seed: int) -> Figure:
     percent = 100 * hits.double().cpu()
     return Figure(percent.mean().item(), *bootstrap_interval(percent, seed=seed), len(percent))
-
-
-def _accuracies(scores: Tensor, test: FeatureTable, seed: int) -> dict[str, Figure]:
-    return _top_k(scores, test.labels, seed)
 
 
 def _top_k(scores: Tensor, labels: Tensor, seed: int) -> dict[str, Figure]:

@@ -5,7 +5,7 @@ A YAML file says where one lies, and is a source like any folder (`load_videos("
 
     dataset: ucf101                  # one of OFFICIAL_SETS
     videos: UCF-101                  # folder of the videos, in any subfolders
-    annotations: ucfTrainTestlist    # folder (or file) of the official annotation
+    annotations: ucfTrainTestlist    # folder of the official annotation
     fold: 1                          # where the set has several
     missing: error                   # or skip: videos that the annotation names and the folder lacks
 

@@ -28,13 +28,11 @@ class Annotation(NamedTuple):
 
 
 def find(folder: Path, *names: str) -> Path:
-    """The first of some files that exists; `folder` may be that file itself.
+    """The first of some files that exists.
 
     Raises:
         DataError: none does; says which were looked for.
     """
-    if folder.is_file():
-        return folder
     for name in names:
         if (folder / name).is_file():
             return folder / name
@@ -56,13 +54,13 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, line.strip()
 
 
-def read_csv(path: Path, *columns: str, delimiter: str = ",") -> list[dict[str, str]]:
+def read_csv(path: Path, *columns: str) -> list[dict[str, str]]:
     """Rows of a table with a heading.
 
     Raises:
         DataError: it cannot be read, or lacks one of `columns`.
     """
-    rows = list(csv.DictReader((line for _, line in read_lines(path)), delimiter=delimiter))
+    rows = list(csv.DictReader(line for _, line in read_lines(path)))
     missing = [name for name in columns if not rows or rows[0].get(name) is None]
     if missing:
         raise DataError(

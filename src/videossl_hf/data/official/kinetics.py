@@ -25,7 +25,7 @@ def kinetics(annotations: Path, split: str, fold: int) -> Annotation:
     classes = {row["label"] for row in rows}
     for names in _FILES.values():
         for path in (annotations / name for name in names):
-            if annotations.is_dir() and path.is_file():
+            if path.is_file():
                 classes |= {row["label"] for row in read_csv(path, "label")}
     return Annotation([AnnotatedVideo(_name(row), {"label": row["label"]}) for row in rows], sorted(classes))
 

@@ -63,8 +63,9 @@ def read_official(path: Path, split: str) -> VideoTable:
     if not isinstance(fold, int) or not 1 <= fold <= known.folds:
         raise DataError(f"{path}: {name} has the folds 1 to {known.folds}, got {fold!r}")
     annotations, videos = (path.parent / str(settings[key]) for key in ("annotations", "videos"))
-    if not annotations.exists() or not videos.is_dir():
-        raise DataError(f"{path}: there is no {videos if annotations.exists() else annotations}")
+    for folder in (annotations, videos):
+        if not folder.is_dir():
+            raise DataError(f"{path}: there is no folder {folder}")
     entries, classes = known.read(annotations, split, fold)
     files = _files_by_name(videos)
     found = [entry for entry in entries if entry.video in files]
