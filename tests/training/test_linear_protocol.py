@@ -48,6 +48,13 @@ def test_the_recipe_trains_what_it_says(recipe: str, clips: Path, tmp_path: Path
     assert after["classifier.weight"].shape == (12, start.config.hidden_size)
 
 
+def test_a_method_that_freezes_by_its_own_rules_is_refused(clips: Path, tmp_path: Path) -> None:
+    overrides = ["--data.train", str(clips), "--training.output_dir", str(tmp_path / "run")]
+    overrides += ["--training.classifier_only", "true", "--training.device", "cpu"]
+    with pytest.raises(RecipeError, match=r"ILAForVideoClassification decides by its own configuration"):
+        finetune(load_recipe(RECIPES.parent / "ila/smoke.yaml", [*overrides, "--training.init_from", "null"]))
+
+
 def test_pretraining_has_no_classifier() -> None:
     with pytest.raises(RecipeError, match=r"training\.classifier_only is not for the task pretraining"):
         load_recipe(RECIPES / "smoke.yaml", ["--training.classifier_only", "true"])

@@ -178,6 +178,12 @@ def _freeze_backbone(model: Any) -> None:
     """Nothing below the classifier has a gradient; whether BatchNorm follows the clips is the method's own
     setting."""
     model.base_model.requires_grad_(False)
+    model.train()  # where a method that freezes parts of its own would undo this
+    if any(parameter.requires_grad for parameter in model.base_model.parameters()):
+        raise RecipeError(
+            f"training.classifier_only: {type(model).__name__} decides by its own configuration which parts"
+            " learn: set those fields of the section model instead"
+        )
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise RecipeError(
             f"training.classifier_only: {type(model).__name__} has no parameters beyond its backbone"
