@@ -1,13 +1,13 @@
 """Variants of a method at equal steps: `python benchmarks/ablation.py stica --seeds 3 --jobs 2`.
 
-Every cell is one variant of the smoke recipe (ablations.yaml lists them) at one seed, trained for the same
-number of steps on the same clips, and scored by kNN and linear probe on validation and test beside the same
-network with random weights. Hand-made features that learn nothing stand below. A cell that is finished is not
-run again, and a training that was broken off goes on. Every process has one thread, so that two cells fit on
-two cores.
+Every cell is one variant (ablations.yaml lists them) of the smoke recipe, or of another, at one seed, trained
+for the same number of steps on the same clips, and scored by kNN and linear probe on validation and test
+beside the same network with random weights. Hand-made features that learn nothing stand below. A cell that is
+finished is not run again, and a training that was broken off goes on. Every process has one thread, so that
+two cells fit on two cores.
 
-Writes results/METHOD-ablation.json, and the table as results/METHOD-ablation.md. What decides about settings
-is validation; test is printed beside it, not chosen on.
+Writes results/ABLATION-ablation.json, and the table as results/ABLATION-ablation.md. What decides about
+settings is validation; test is printed beside it, not chosen on.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from videossl_hf.evaluation.loading import load_model
 from videossl_hf.evaluation.results import installed_versions
 from videossl_hf.training.processors import make_processor
 from videossl_hf.training.recipe import load_recipe
-from videossl_hf.training.smoke_runs import FeatureScores, read_smoke_run
+from videossl_hf.training.smoke_runs import FeatureScores, SmokeRun, read_smoke_run
 
 ROOT = Path(__file__).resolve().parents[1]
 ABLATIONS = yaml.safe_load((ROOT / "benchmarks/ablations.yaml").read_text(encoding="utf-8"))
@@ -49,30 +49,35 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("method", choices=ABLATIONS)
+    parser.add_argument("ablation", choices=ABLATIONS, help="an entry of ablations.yaml")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of a variant, seeds 0 to SEEDS-1 (3)")
     parser.add_argument("--steps", type=int, help="of every training (as many as in ablations.yaml)")
     parser.add_argument("--clips", type=int, help="training clips to generate (as smoke_runs.yaml says)")
     parser.add_argument("--jobs", type=int, default=2, help="cells at a time, one thread each (2)")
-    parser.add_argument("--work", type=Path, help="data and runs (outputs/METHOD-ablation)")
-    parser.add_argument("--output", type=Path, help="results file (results/METHOD-ablation.json)")
+    parser.add_argument("--work", type=Path, help="data and runs (outputs/ABLATION-ablation)")
+    parser.add_argument("--output", type=Path, help="results file (results/ABLATION-ablation.json)")
     parser.add_argument("--variants", nargs="+", metavar="VARIANT", help="only these")
     parser.add_argument(
         "--set", default="", metavar="OVERRIDES", help="recipe keys of every run, in one string"
     )
     parser.add_argument("--cell", nargs=2, metavar=("VARIANT", "SEED"), help=argparse.SUPPRESS)
     args = parser.parse_args()
-    ablation = ABLATIONS[args.method]
+    ablation = ABLATIONS[args.ablation]
+    method = ablation.get("method", args.ablation)
     args.steps = args.steps or ablation["steps"]
-    args.work = args.work or Path(f"outputs/{args.method}-ablation")
-    args.output = args.output or Path(f"results/{args.method}-ablation.json")
-    args.recipe = ROOT / f"training/recipes/{args.method}/smoke.yaml"
+    args.work = args.work or Path(f"outputs/{args.ablation}-ablation")
+    args.output = args.output or Path(f"results/{args.ablation}-ablation.json")
+    args.recipe = ROOT / f"training/recipes/{method}" / ablation.get("recipe", "smoke.yaml")
+    args.start = ROOT / f"training/recipes/{method}" / ablation["start"] if "start" in ablation else None
     args.overrides = ablation["variants"]
-    args.plan = read_smoke_run(ROOT / "training/recipes/smoke_runs.yaml", args.method)
+    args.plan = read_smoke_run(ROOT / "training/recipes/smoke_runs.yaml", method)
+    args.start_plan = args.plan
+    if "overrides" in ablation:
+        args.plan = dataclasses.replace(args.plan, overrides=ablation["overrides"])
     args.work = args.work.resolve()
     unknown = set(args.variants or ()) - set(args.overrides)
     if unknown:
-        parser.error(f"unknown variants {sorted(unknown)}; {args.method} has {list(args.overrides)}")
+        parser.error(f"unknown variants {sorted(unknown)}; {args.ablation} has {list(args.overrides)}")
     os.environ["OMP_NUM_THREADS"] = "1"
     if args.cell:
         run_cell(args, args.cell[0], int(args.cell[1]))
@@ -83,6 +88,7 @@ def main() -> int:
     todo = [cell for cell in wanted if read_cell(args, *cell) is None]
     print(f"{len(wanted)} cells, {len(wanted) - len(todo)} finished before", flush=True)
     with ThreadPoolExecutor(args.jobs) as pool:
+        list(pool.map(lambda seed: train_start(args, seed), sorted({seed for _, seed in todo})))
         failed = [cell for cell, code in zip(todo, pool.map(start_cell, todo), strict=True) if code]
     cells = [cell for cell in (read_cell(args, *name) for name in wanted) if cell is not None]
     if cells:
@@ -98,9 +104,15 @@ def folder_of(args: argparse.Namespace, variant: str, seed: int) -> Path:
     return args.work / f"{name}-{seed}"
 
 
+def start_of(args: argparse.Namespace, seed: int) -> Path:
+    """Where the run lies that every variant of a seed goes on from."""
+    return args.work / f"start-{seed}"
+
+
 def settings_of(args: argparse.Namespace, variant: str, seed: int) -> dict[str, Any]:
     """All that a cell depends on: a finished one with other settings does not count."""
-    return {
+    start = {} if args.start is None else {"start": args.start.read_text(encoding="utf-8")}
+    return start | {
         "variant": variant,
         "seed": seed,
         "steps": args.steps,
@@ -170,13 +182,30 @@ def processor_folder(args: argparse.Namespace) -> Path:
 
 
 def train(args: argparse.Namespace, folder: Path, settings: dict[str, Any]) -> None:
+    """Train one cell for the steps of all, from its seed's start where there is one."""
+    seed = settings["seed"]
+    start = [] if args.start is None else ["--training.init_from", str(start_of(args, seed) / "run")]
+    overrides = [*start, "--training.max_steps", str(args.steps), *settings["overrides"]]
+    pretrain(args, args.plan, args.recipe, folder, seed, overrides)
+
+
+def train_start(args: argparse.Namespace, seed: int) -> None:
+    """Train what the variants of a seed go on from, if they do: its recipe's own steps, once."""
+    folder = start_of(args, seed)
+    if args.start is not None and not (folder / "run/model.safetensors").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        pretrain(args, args.start_plan, args.start, folder, seed, [])
+
+
+def pretrain(
+    args: argparse.Namespace, plan: SmokeRun, recipe: Path, folder: Path, seed: int, overrides: Sequence[str]
+) -> None:
     """The command of the README, on one CPU thread; goes on from the newest checkpoint."""
     command = [
-        *(sys.executable, str(ROOT / "training" / args.plan.script), str(args.recipe)),
-        *args.plan.recipe_overrides(args.work / "data", args.work),
-        *("--training.output_dir", str(folder / "run")),
-        *("--training.max_steps", str(args.steps), "--training.seed", str(settings["seed"])),
-        *("--training.device", "cpu", *settings["overrides"]),
+        *(sys.executable, str(ROOT / "training" / plan.script), str(recipe)),
+        *plan.recipe_overrides(args.work / "data", args.work),
+        *("--training.output_dir", str(folder / "run"), "--training.seed", str(seed)),
+        *("--training.device", "cpu", *overrides),
     ]
     with (folder / "log.txt").open("a", encoding="utf-8") as log:
         subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT)
@@ -198,7 +227,7 @@ def write_table(args: argparse.Namespace, cells: Sequence[dict[str, Any]]) -> No
         for weights in own[0]["figures"]:
             rows.append({"variant": variant, "weights": weights, "seeds": len(own), **summary(own, weights)})
     report = {
-        "what": ABLATIONS[args.method]["what"],
+        "what": ABLATIONS[args.ablation]["what"],
         "recipe": str(args.recipe.relative_to(ROOT)),
         "steps": args.steps,
         "data": args.plan.shapes(args.clips).settings(),

@@ -85,6 +85,35 @@ def test_without_a_tokeniser_pixels_go_to_a_model_that_has_one(clip: Path) -> No
     assert torch.equal(model(**pixels).loss, model(**collator()(samples)).loss)
 
 
+def test_each_clip_of_a_file_can_have_its_own_colours(clip: Path) -> None:
+    """Off by default, when both clips of a video show one ground."""
+    config = tiny_vimpac.make_config(num_frames=2)
+    processor = VIMPACProcessor.from_config(config)  # no tokeniser: the batch holds the pixels
+    samples = [sample(seed, video=str(clip)) for seed in range(2)]
+
+    def means(**settings: float) -> torch.Tensor:
+        """Mean colour (clips, batch, channels)."""
+        batch = VIMPACCollator(config, processor, VIMPACAugmentation(**settings))(samples)
+        clips = [batch["pixel_values_videos"], batch["second_pixel_values_videos"]]
+        return torch.stack([pixels.mean(dim=(1, 3, 4)) for pixels in clips])
+
+    plain, turned = means(), means(hue=0.5, brightness=0.4)
+    assert (plain[0] - plain[1]).abs().max() < 0.05 < (turned[0] - turned[1]).abs().max()
+    assert torch.equal(turned, means(hue=0.5, brightness=0.4))
+    gray = means(gray_probability=1.0)
+    assert torch.allclose(gray, gray[..., :1].expand_as(gray), atol=1e-3)
+
+
+def test_colours_of_stored_codes_cannot_be_changed() -> None:
+    codes = np.zeros((9, 4, 4), np.int16)
+    with pytest.raises(ConfigurationError, match=r"stored codes.*use_codes"):
+        collator(VIMPACAugmentation(hue=0.1))([sample(0, codes=codes)])
+    with pytest.raises(ConfigurationError, match="hue must lie"):
+        VIMPACAugmentation(hue=0.7)
+    with pytest.raises(ConfigurationError, match="gray_probability must lie"):
+        VIMPACAugmentation(gray_probability=2)
+
+
 def test_a_sample_depends_on_its_seed_alone() -> None:
     codes = np.random.default_rng(0).integers(0, tiny_vimpac.CODES, (40, 4, 4)).astype(np.int16)
     collate = collator()

@@ -12,6 +12,7 @@ from ...data.augment import crop_clips, normalize_clips
 from ...data.blending import apply_blend, draw_blend, smooth_labels
 from ...data.clip_draw import ClipDraw
 from ...data.erasing import draw_erased_box
+from ...data.jitter import check_jitter, jitter_factors
 from ...data.loading import SampleLoader
 from ...data.multi_scale_crop import draw_multi_scale_box
 from ...data.recolour import recolour_clips
@@ -22,8 +23,6 @@ from .configuration_ila import ILAConfig
 from .processing_ila import ILAProcessor
 
 __all__ = ["ILAAugmentation", "ILACollator", "draw_view"]
-
-_COLOURS = ("brightness", "contrast", "saturation", "hue")
 
 
 @dataclass(frozen=True)
@@ -67,10 +66,9 @@ class ILAAugmentation:
             value = getattr(self, field.name)
             if field.name.endswith("_probability") and not 0 <= value <= 1:
                 raise ConfigurationError(f"{field.name} must lie in [0, 1], got {value}")
-        for name in (*_COLOURS, "label_smoothing"):
-            largest = 0.5 if name == "hue" else 1
-            if not 0 <= getattr(self, name) <= largest:
-                raise ConfigurationError(f"{name} must lie in [0, {largest}], got {getattr(self, name)}")
+        check_jitter(self)
+        if not 0 <= self.label_smoothing <= 1:
+            raise ConfigurationError(f"label_smoothing must lie in [0, 1], got {self.label_smoothing}")
         if not self.scales or not all(0 < scale <= 1 for scale in self.scales):
             raise ConfigurationError(f"scales must lie in (0, 1], got {self.scales}")
         if self.mixup_alpha <= 0 or self.cutmix_alpha <= 0:
@@ -95,20 +93,12 @@ def draw_view(
     box = draw_multi_scale_box(height, width, size, augmentation.scales, generator)
     numbers = torch.rand(12, generator=generator, dtype=torch.float64).tolist()
     flip, jitter, gray, erase, *rest = numbers
-    strengths, priorities = rest[:4], rest[4:]
-    factors: list[tuple[str, float]] = []
-    if jitter < augmentation.jitter_probability:
-        for _, index in sorted(zip(priorities, range(4), strict=True)):
-            name = _COLOURS[index]
-            limit = getattr(augmentation, name)
-            if limit:
-                neutral = 0 if name == "hue" else 1
-                factors.append((name, neutral + limit * (2 * strengths[index] - 1)))
+    jittered = jitter < augmentation.jitter_probability
     erased = draw_erased_box(size, size, generator)
     draw = ClipDraw(
         box=box,
         flip=flip < augmentation.flip_probability,
-        jitter=tuple(factors),
+        jitter=jitter_factors(augmentation, rest[:4], rest[4:]) if jittered else (),
         gray=gray < augmentation.gray_probability,
     )
     return draw, erased if erase < augmentation.erase_probability else None

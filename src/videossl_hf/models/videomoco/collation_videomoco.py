@@ -14,6 +14,7 @@ import torch
 
 from ...data.augment import ClipAugmentation, crop_clips, draw_box, normalize_clips
 from ...data.clip_draw import ClipDraw
+from ...data.jitter import jitter_factors
 from ...data.loading import SampleLoader
 from ...data.recolour import SHIFTED_COLOURS, recolour_clips
 from ...data.sampling import dense_clip, source_stride
@@ -27,8 +28,6 @@ GRAY_FIRST = ("gray", "jitter", "blur", "flip")
 """Steps of the official `MoCoAugment`; it has no blur."""
 JITTER_FIRST = ("jitter", "gray", "blur", "flip")
 """Steps of the official `MoCoAugmentV2`."""
-
-_COLOURS = ("brightness", "contrast", "saturation", "hue")
 
 
 @dataclass(frozen=True)
@@ -102,21 +101,12 @@ def draw_view(
     each = torch.rand(num_frames, 6, generator=generator, dtype=torch.float64).tolist()
     side, jitter, blur, sigma, *priorities = once
     resize, box = draw_box(augmentation, height, width, size, side, generator)
-    order = [index for _, index in sorted(zip(priorities, range(4), strict=True))]
     low, high = augmentation.blur_sigma
     sigmas = (low + (high - low) * sigma,) * 2 if blur < augmentation.blur_probability else None
 
     def factors(strengths: Sequence[float]) -> tuple[tuple[str, float], ...]:
-        if jitter >= augmentation.jitter_probability:
-            return ()
-        drawn = []
-        for index in order:
-            name = _COLOURS[index]
-            limit = getattr(augmentation, name)
-            if limit:
-                neutral = 0 if name == "hue" else 1
-                drawn.append((name, neutral + limit * (2 * strengths[index] - 1)))
-        return tuple(drawn)
+        jittered = jitter < augmentation.jitter_probability
+        return jitter_factors(augmentation, strengths, priorities) if jittered else ()
 
     return [
         ClipDraw(

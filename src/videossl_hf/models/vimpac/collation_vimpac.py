@@ -1,6 +1,7 @@
 """Training batches of VIMPAC: two clips of each video and the masks of both, from stored codes or from files.
 
 As published there is no augmentation of pixels: two random clips, the centre of each frame, random masks.
+Colours can be changed where clips come from files.
 A sample with a `codes` column is not decoded. Otherwise its file is opened once, and its frames are the ones
 that tokenising the whole video would have stored, so that both routes train on the same codes.
 """
@@ -16,7 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...data.clip_draw import ClipDraw
+from ...data.jitter import COLOURS, check_jitter, jitter_factors
 from ...data.loading import SampleLoader
+from ...data.recolour import recolour_clips
 from ...data.stored_codes import CODES, CodeView, cut_frames, frames_shown, read_codes_manifest
 from ...errors import ConfigurationError, DataError
 from .clips_vimpac import PADDING, frame_step, random_clips, take_clips
@@ -38,12 +42,29 @@ class VIMPACAugmentation:
     more places and take every n-th frame."""
     use_codes: bool = True
     """Take the column `codes` where there is one, instead of the file."""
+    brightness: float = 0.0
+    """Largest change, up or down, as a share; each clip has its own, before it becomes codes. The published
+    method changes no colours (0); where all frames of a video share a ground colour, that colour alone tells
+    its two clips from other videos."""
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    """Largest turn of the hue either way; 0.5 is half a turn."""
+    gray_probability: float = 0.0
+
+    @property
+    def changes_colours(self) -> bool:
+        """Whether clips are other than the stored codes show them."""
+        return any(getattr(self, name) for name in (*COLOURS, "gray_probability"))
 
     def __post_init__(self) -> None:
+        check_jitter(self)
         if self.largest_distance is not None and self.largest_distance < 0:
             raise ConfigurationError(f"largest_distance must not be negative, got {self.largest_distance}")
         if self.codes_fps is not None and not self.codes_fps > 0:
             raise ConfigurationError(f"codes_fps must be positive, got {self.codes_fps}")
+        if not 0 <= self.gray_probability <= 1:
+            raise ConfigurationError(f"gray_probability must lie in [0, 1], got {self.gray_probability}")
 
 
 class _Sample(NamedTuple):
@@ -105,6 +126,7 @@ class VIMPACCollator:
         manifest = read_codes_manifest(source, revision)
         if manifest is None or not self.augmentation.use_codes:
             return
+        self._refuse_colours(source)
         config, tokenizer = self.config, self.processor.tokenizer_model
         pairs: dict[str, tuple[Any, Any]] = {
             "fps": (manifest.fps, self.augmentation.codes_fps or config.fps),
@@ -165,6 +187,15 @@ class VIMPACCollator:
         batch["has_padding"] = not bool(frame_mask.all())
         return batch
 
+    def _refuse_colours(self, source: str) -> None:
+        """Stored codes show the colours of the files, and no others."""
+        if self.augmentation.changes_colours:
+            raise ConfigurationError(
+                f"{source} has stored codes, in which colours can no longer be changed: set"
+                " augmentation.use_codes to false, or brightness, contrast, saturation, hue and"
+                " gray_probability to 0"
+            )
+
     @staticmethod
     def _add(batch: dict[str, Any], name: str, clips: Tensor) -> None:
         """`clips` (clips, batch, ...) as one entry a clip."""
@@ -172,6 +203,7 @@ class VIMPACCollator:
 
     def _load(self, sample: dict[str, Any], generator: torch.Generator) -> _Sample:
         if self.augmentation.use_codes and sample.get("codes") is not None:
+            self._refuse_colours("a sample")
             codes, frames = self._from_codes(sample["codes"], generator)
             pixels = None
         else:
@@ -208,7 +240,20 @@ class VIMPACCollator:
         else:
             whole = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
             squares = F.interpolate(whole, (height, width), mode="bilinear", antialias=True).byte()
-        return squares.unflatten(0, frames.shape), frames
+        clips = squares.unflatten(0, frames.shape)
+        return (self._recoloured(clips, generator) if self.augmentation.changes_colours else clips), frames
+
+    def _recoloured(self, clips: Tensor, generator: torch.Generator) -> Tensor:
+        """`(clips, frames, channels, height, width)` uint8, each clip with other colours."""
+        augmentation = self.augmentation
+        whole = (0, 0, *clips.shape[-2:])
+        draws = []
+        for gray, *rest in torch.rand(len(clips), 9, generator=generator, dtype=torch.float64).tolist():
+            jitter = jitter_factors(augmentation, rest[:4], rest[4:])
+            draws.append(ClipDraw(whole, jitter=jitter, gray=gray < augmentation.gray_probability))
+        pixels = clips.float() / 255
+        recolour_clips(pixels, draws, steps=("jitter", "gray"))
+        return pixels.mul_(255).round_().byte()
 
     def _normalized(self, pixels: Tensor) -> Tensor:
         """`(clips, batch, frames, channels, height, width)` uint8 as the processor gives them."""
