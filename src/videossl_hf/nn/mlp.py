@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
+from .lean_linear import activation_linear, norm_linear
 from .quick_gelu import QuickGELU
 
 __all__ = ["Mlp"]
@@ -12,6 +13,8 @@ __all__ = ["Mlp"]
 
 class Mlp(nn.Module):
     """Linear layer, activation, linear layer; what comes out is as wide as what goes in.
+
+    For the backward pass it keeps its input and the hidden layer before the activation.
 
     Args:
         size: width of input and output.
@@ -25,6 +28,7 @@ class Mlp(nn.Module):
         self.activation = QuickGELU() if activation == "quick_gelu" else ACT2FN[activation]
         self.fc2 = nn.Linear(hidden_size, size)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`(..., size)` to the same."""
-        return self.fc2(self.activation(self.fc1(x)))
+    def forward(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
+        """`(..., size)` to the same; of `norm(x)`, which is then not kept, where a norm is given."""
+        hidden = self.fc1(x) if norm is None else norm_linear(x, norm, self.fc1)
+        return activation_linear(hidden, self.activation, self.fc2)

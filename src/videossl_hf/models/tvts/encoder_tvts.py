@@ -15,6 +15,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from ...errors import InputError
 from ...nn.attention import attend, split_heads
 from ...nn.drop_path import DropPath, drop_path_rates
+from ...nn.lean_linear import norm_linear
 from ...nn.mlp import Mlp
 from ...nn.tubelet_embedding import TubeletEmbedding
 from .configuration_tvts import TVTSConfig
@@ -168,12 +169,15 @@ class TVTSAttention(nn.Module):
         self.qkv = nn.Linear(size, 3 * size)
         self.proj = nn.Linear(size, size)
 
-    def project(self, tokens: Tensor, num_queries: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (of the last `num_queries` tokens alone), keys and values: `(batch, heads, tokens,
-        head_dim)`."""
+    def project(
+        self, tokens: Tensor, norm: nn.LayerNorm, num_queries: int | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (of the last `num_queries` tokens alone), keys and values of the norm of `tokens`:
+        `(batch, heads, tokens, head_dim)`."""
         if num_queries is None:
-            query, key, value = self.qkv(tokens).chunk(3, dim=-1)
+            query, key, value = norm_linear(tokens, norm, self.qkv).chunk(3, dim=-1)
         else:
+            tokens = norm(tokens)
             size = tokens.shape[-1]
             weights, biases = self.qkv.weight.split([size, 2 * size]), self.qkv.bias.split([size, 2 * size])
             query = F.linear(tokens[:, -num_queries:], weights[0], biases[0])
@@ -181,10 +185,12 @@ class TVTSAttention(nn.Module):
         query, key, value = (split_heads(part, self.head_dim) for part in (query, key, value))
         return query, key, value
 
-    def forward(self, tokens: Tensor, num_queries: int | None = None) -> tuple[Tensor, Tensor | None]:
-        """`(batch, tokens, size)` to the last `num_queries` (by default all) of them, and the weights where
-        the implementation has them."""
-        mixed, weights = attend(self, *self.project(tokens, num_queries))
+    def forward(
+        self, tokens: Tensor, norm: nn.LayerNorm, num_queries: int | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Of the norm of `tokens`, `(batch, tokens, size)`, to the last `num_queries` (by default all) of
+        them, and the weights where the implementation has them."""
+        mixed, weights = attend(self, *self.project(tokens, norm, num_queries))
         return self.proj(mixed), weights
 
 
@@ -203,10 +209,12 @@ class TVTSDividedAttention(TVTSAttention):
             self.qkv = TVTSLinear(size, 3 * size, start="zeros")
             self.proj = TVTSLinear(size, size, start="ones")
 
-    def forward(self, tokens: Tensor, frames: int) -> tuple[Tensor, Tensor | None]:  # type: ignore[override]
-        """`(batch, 1 + frames * places, hidden)` to the same, and the class token's weights
-        `(batch, heads, 1, tokens)`."""
-        query, key, value = self.project(tokens)
+    def forward(  # type: ignore[override]
+        self, tokens: Tensor, norm: nn.LayerNorm, frames: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """Of the norm of `tokens`, `(batch, 1 + frames * places, hidden)`, to the same, and the class
+        token's weights `(batch, heads, 1, tokens)`."""
+        query, key, value = self.project(tokens, norm)
         class_mixed, weights = attend(self, query[:, :, :1], key, value)
         key, value = (self._grouped(part, frames, with_class=True) for part in (key, value))
         mixed, _ = attend(self, self._grouped(query, frames, with_class=False), key, value)
@@ -239,10 +247,10 @@ class TVTSLayer(GradientCheckpointingLayer):
 
     def forward(self, tokens: Tensor, num_queries: int | None = None) -> Tensor:
         """`(batch, tokens, size)` to the last `num_queries` (by default all) of them."""
-        mixed, _ = self.attention(self.norm1(tokens), num_queries)
+        mixed, _ = self.attention(tokens, self.norm1, num_queries)
         tokens = tokens if num_queries is None else tokens[:, -num_queries:]
         tokens = tokens + self.drop_path(mixed)
-        return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+        return tokens + self.drop_path(self.mlp(tokens, self.norm2))
 
 
 class TVTSDividedLayer(TVTSLayer):
@@ -257,9 +265,9 @@ class TVTSDividedLayer(TVTSLayer):
 
     def forward(self, tokens: Tensor, frames: int) -> Tensor:  # type: ignore[override]
         """`(batch, 1 + frames * places, hidden)` to the same."""
-        over_time = tokens + self.drop_path(self.temporal_attention(self.temporal_norm(tokens), frames)[0])
-        tokens = tokens + self.drop_path(self.attention(self.norm1(over_time), frames)[0])
-        return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+        over_time = tokens + self.drop_path(self.temporal_attention(tokens, self.temporal_norm, frames)[0])
+        tokens = tokens + self.drop_path(self.attention(over_time, self.norm1, frames)[0])
+        return tokens + self.drop_path(self.mlp(tokens, self.norm2))
 
 
 class TVTSVideoEncoder(nn.Module):

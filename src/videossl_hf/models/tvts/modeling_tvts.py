@@ -288,16 +288,17 @@ class TVTSModel(TVTSPreTrainedModel):
         if pixel_values_videos is None and input_ids is None:
             raise InputError("give pixel_values_videos, input_ids or both")
         output = TVTSModelOutput()
-        if pixel_values_videos is not None:
-            tokens, pooled = self.video_model(pixel_values_videos, keep_indices)
-            output["last_hidden_state"], output["pooler_output"] = tokens, pooled
-            if self.text_model is not None:
-                output["video_embeds"] = self.video_projection(pooled) if self.video_projection else pooled
+        # Texts first: the backward pass then ends with their large gradients, when the video is freed.
         if input_ids is not None:
             states, vectors = self._encode_texts(input_ids, attention_mask)
             embeds = self.text_projection(vectors) if self.text_projection else vectors
             output["text_last_hidden_state"], output["text_pooler_output"] = states, vectors
             output["text_embeds"] = embeds.mean(dim=1) if embeds.ndim == 3 else embeds
+        if pixel_values_videos is not None:
+            tokens, pooled = self.video_model(pixel_values_videos, keep_indices)
+            output["last_hidden_state"], output["pooler_output"] = tokens, pooled
+            if self.text_model is not None:
+                output["video_embeds"] = self.video_projection(pooled) if self.video_projection else pooled
         return output
 
     def _encode_texts(self, input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:

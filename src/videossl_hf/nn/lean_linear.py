@@ -1,0 +1,179 @@
+"""Linear layers whose input is computed again in the backward pass instead of being kept.
+
+A pre-norm transformer block in training keeps the input of each of its linear layers, for the gradient of
+the weights. Two of the four inputs follow from a tensor that is kept anyway by one cheap pass: the layer norm
+of the residual stream, and the activation of the hidden layer. Without them a block keeps about 0.6 times
+the memory; values and gradients are the same to the last bit, and no matrix product is done twice.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+__all__ = ["activation_linear", "norm_linear"]
+
+
+def norm_linear(x: Tensor, norm: nn.Module, linear: nn.Module) -> Tensor:
+    """`linear(norm(x))`, keeping `x` and not the norm of it.
+
+    Args:
+        x: `(..., size)`.
+        norm, linear: a layer norm and a linear layer. Anything else (an adapter, quantised weights, a module
+            with hooks) is called as it is, and compiled code too: there the compiler chooses what is kept.
+
+    Returns:
+        `(..., out_features)`.
+    """
+    if not (
+        isinstance(norm, nn.LayerNorm)
+        and norm.elementwise_affine
+        and _is_plain(norm, nn.LayerNorm)
+        and _is_plain(linear, nn.Linear)
+        and _is_trained(x)
+    ):
+        return linear(norm(x))
+    assert isinstance(linear, nn.Linear)
+    shape, dtype = norm.normalized_shape, _autocast_dtype(x)
+    if dtype is not None and x.dtype != torch.float32:
+        return linear(norm(x))  # what autocast norms in differs from device to device
+    return _NormLinear.apply(x, norm.weight, norm.bias, linear.weight, linear.bias, shape, norm.eps, dtype)
+
+
+def activation_linear(x: Tensor, activation: nn.Module, linear: nn.Module) -> Tensor:
+    """`linear(activation(x))`, keeping `x` and not its activation.
+
+    Args:
+        x: `(..., in_features)`.
+        activation: elementwise and without randomness. One with parameters, and a `linear` that is more than
+            a linear layer, are called as they are, see `norm_linear`.
+        linear: a linear layer.
+
+    Returns:
+        `(..., out_features)`.
+    """
+    if not (
+        not any(True for _ in activation.parameters())
+        and _is_plain(activation, type(activation))
+        and _is_plain(linear, nn.Linear)
+        and _is_trained(x)
+    ):
+        return linear(activation(x))
+    assert isinstance(linear, nn.Linear)
+    return _ActivationLinear.apply(x, linear.weight, linear.bias, activation, _autocast_dtype(x))
+
+
+def _is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether calling `module` is no more than what `kind` does with its parameters."""
+    return (
+        isinstance(module, kind)
+        and type(module).forward is kind.forward
+        and "forward" not in vars(module)
+        and not (module._forward_hooks or module._forward_pre_hooks)
+        and not (module._backward_hooks or module._backward_pre_hooks)
+    )
+
+
+def _is_trained(x: Tensor) -> bool:
+    return torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+def _autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """What autocast computes linear layers of `x` in; None outside of autocast."""
+    kind = x.device.type
+    if x.dtype == torch.float64 or not torch.is_autocast_enabled(kind):
+        return None
+    return torch.get_autocast_dtype(kind)
+
+
+def _linear(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if ctx.dtype is None:
+        return F.linear(x, weight, bias)
+    # Cast here: autocast's own cache would keep the result of this pass without gradient for other layers.
+    bias = None if bias is None else bias.to(ctx.dtype)
+    return F.linear(x.to(ctx.dtype), weight.to(ctx.dtype), bias)
+
+
+def _linear_backward(
+    gradient: Tensor, x: Tensor, weight: Tensor, dtype: torch.dtype | None, wanted: tuple[bool, ...]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of a linear layer's input, weight and bias, of which some are wanted."""
+    rows = gradient.flatten(0, -2)
+    x_gradient = weight_gradient = bias_gradient = None
+    if wanted[1]:
+        weight_gradient = (rows.T @ x.to(rows.dtype).flatten(0, -2)).to(weight.dtype)
+    if wanted[2]:
+        bias_gradient = rows.sum(0).to(weight.dtype)
+    if wanted[0]:
+        x_gradient = (gradient @ (weight if dtype is None else weight.to(dtype))).to(x.dtype)
+    return x_gradient, weight_gradient, bias_gradient
+
+
+class _NormLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        norm_weight: Tensor,
+        norm_bias: Tensor | None,
+        weight: Tensor,
+        bias: Tensor | None,
+        shape: tuple[int, ...],
+        eps: float,
+        dtype: torch.dtype | None,
+    ) -> Tensor:
+        ctx.shape, ctx.eps, ctx.dtype = shape, eps, dtype
+        with torch.autocast(x.device.type, enabled=False):
+            y, mean, rstd = torch.native_layer_norm(x, shape, norm_weight, norm_bias, eps)
+            ctx.save_for_backward(x, norm_weight, norm_bias, weight, mean, rstd)
+            return _linear(ctx, y, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, norm_weight, norm_bias, weight, mean, rstd = ctx.saved_tensors
+        wanted = ctx.needs_input_grad
+        with torch.autocast(x.device.type, enabled=False):
+            y = torch.native_layer_norm(x, ctx.shape, norm_weight, norm_bias, ctx.eps)[0]
+            inner = (any(wanted[:3]), *wanted[3:5])
+            y_gradient, *linear = _linear_backward(gradients[0], y, weight, ctx.dtype, inner)
+            if y_gradient is None:
+                return None, None, None, *linear, None, None, None
+            x_gradient, *norm = torch.ops.aten.native_layer_norm_backward(
+                y_gradient, x, ctx.shape, mean, rstd, norm_weight, norm_bias, list(wanted[:3])
+            )
+        return x_gradient, *norm, *linear, None, None, None
+
+
+class _ActivationLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        activation: nn.Module,
+        dtype: torch.dtype | None,
+    ) -> Tensor:
+        ctx.activation, ctx.dtype = activation, dtype
+        ctx.save_for_backward(x, weight)
+        with torch.autocast(x.device.type, enabled=False):
+            return _linear(ctx, activation(x), weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        with torch.autocast(x.device.type, enabled=False):
+            with torch.enable_grad():
+                x = x.detach().requires_grad_(ctx.needs_input_grad[0])
+                y = ctx.activation(x)
+            y_gradient, *linear = _linear_backward(
+                gradients[0], y.detach(), weight, ctx.dtype, ctx.needs_input_grad[:3]
+            )
+            x_gradient = None if y_gradient is None else torch.autograd.grad(y, x, y_gradient)[0]
+        return x_gradient, *linear, None, None
