@@ -2,14 +2,14 @@
 
 A script that uses this has a table of sides and calls `compare`; every side runs in a fresh process of that
 script on one thread, so that its peak memory is its own. Time is that process's CPU time, the best of the
-measured steps.
+measured steps. Peak memory is the most that was resident at once: in the whole process, loading included, and
+"of the step" while steps ran, beyond what was resident before the first one (weights and libraries).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -66,15 +66,24 @@ def compare(
 def measure(step: Step, steps: int) -> None:
     """Print the figures of some steps as JSON."""
     torch.set_num_threads(1)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    loading, before = status("VmHWM"), status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is resident
     values, seconds = [], []
     for _ in range(steps):
         start = time.process_time()
         values.append({name: value.item() for name, value in step().items()})
         seconds.append(time.process_time() - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    figures = {"seconds": min(seconds), "peak": peak / 1024, "step": (peak - before) / 1024}
+    running = status("VmHWM")
+    figures = {"seconds": min(seconds), "peak": max(loading, running), "step": running - before}
     print(json.dumps({"values": values, **figures}))
+
+
+def status(name: str) -> float:
+    """A size that Linux knows of this process, in MiB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) / 1024
+    raise SystemExit(f"/proc/self/status has no {name}: memory is measured on Linux alone")
 
 
 def show(name: str, result: dict[str, Any], first: dict[str, Any]) -> None:

@@ -88,9 +88,8 @@ def official_side(arguments: argparse.Namespace, features: bool) -> Step:
 def our_side(arguments: argparse.Namespace, side: str) -> Step:
     """Our step, as the trainer runs it; "bf16 weights": everything in bfloat16, without autocast."""
     features = "features" in side
-    model, batch = our_model(arguments, features), make_batch(arguments)
-    if "bf16 weights" in side:
-        model.to(torch.bfloat16)
+    model = our_model(arguments, features, torch.bfloat16 if "bf16 weights" in side else torch.float32)
+    batch = make_batch(arguments)
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=side.endswith("bf16"))
 
     @torch.no_grad()
@@ -109,20 +108,23 @@ def our_side(arguments: argparse.Namespace, side: str) -> Step:
 
 
 @torch.no_grad()
-def our_model(arguments: argparse.Namespace, features: bool) -> Any:
+def our_model(arguments: argparse.Namespace, features: bool, dtype: torch.dtype) -> Any:
     """Our model with the official side's weights."""
     from videossl_hf import TVTSConfig, TVTSForPreTraining, TVTSVideoModel
     from videossl_hf.models.tvts.conversion_tvts import key_table
 
     config = TVTSConfig(text_settings={"dropout": 0.0, "attention_dropout": 0.0})
+    torch.set_default_dtype(dtype)
     model = TVTSVideoModel(config).eval() if features else TVTSForPreTraining(config).train()
+    torch.set_default_dtype(torch.float32)
     own = model.state_dict()
     table, prefix = (
         key_table(config, "video" if features else "pretraining"),
         "video_model." if features else "",
     )
-    with safe_open(arguments.folder / "weights.safetensors", framework="pt") as weights:
-        for key, (name,) in table.items():
+    for key, (name,) in table.items():
+        # Opened for each tensor: what was read of a mapped file counts as resident while it is open.
+        with safe_open(arguments.folder / "weights.safetensors", framework="pt") as weights:
             own[name].copy_(weights.get_tensor(prefix + key).reshape(own[name].shape))
     return model
 

@@ -250,6 +250,30 @@ def test_other_text_towers_give_one_vector_a_text(tower: str) -> None:
     assert model(**texts(2)).text_pooler_output.shape == (2, SCRIPTS, 24)
 
 
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_without_text_states_the_last_text_block_computes_the_vector_alone(
+    attention: str, checkpointing: bool
+) -> None:
+    model = TVTSModel(make_config(attn_implementation=attention)).train()
+    if checkpointing:
+        model.gradient_checkpointing_enable()
+    ids, mask = texts(2).values()
+    mask[:, :, -2:] = 0
+    results, lengths = [], []
+    norm = model.text_model.transformer.layer[-1].output_layer_norm
+    norm.register_forward_hook(lambda *call: lengths.append(call[2].shape[1]))
+    for with_states in (True, False):
+        output = model(input_ids=ids, attention_mask=mask, with_text_states=with_states)
+        assert (output.text_last_hidden_state is not None) == with_states
+        model.zero_grad()
+        output.text_embeds.square().sum().backward()
+        gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        results.append((output.text_pooler_output.detach(), gradients))
+    torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-6)
+    assert set(lengths) == {ids.shape[-1], 1}
+
+
 def test_the_text_tower_has_the_published_epsilon() -> None:
     model = TVTSModel(make_config())
     norms = [m.eps for m in model.text_model.modules() if isinstance(m, torch.nn.LayerNorm)]

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from videossl_hf.models.tvts.configuration_tvts import TVTSConfig
 from videossl_hf.models.tvts.modeling_tvts import TVTSForPreTraining, TVTSForVideoClassification
+from videossl_hf.models.tvts.text_encoding_tvts import encode_texts
 
 PATCHES = 3.70
 """10^9 operations of embedding all patches of 16 frames."""
@@ -88,6 +89,14 @@ def test_dropped_patches_are_not_even_embedded() -> None:
 
 def test_the_text_tower_costs_the_published_operations() -> None:
     assert giga_flops(model().tvts.text_model, kept(4, 50)) == pytest.approx(17.17, abs=0.006)
+
+
+def test_pre_training_saves_what_the_last_text_block_would_do_for_other_tokens_than_the_first() -> None:
+    width, tokens, others = 768, 50, 4 * 49
+    # Queries, output projection and perceptron of all tokens but the first, and their attention.
+    saved = 2 * others * (2 * width**2 + 8 * width**2 + 2 * tokens * width) / 1e9
+    found = giga_flops(lambda ids: encode_texts(model().tvts.text_model, ids, None, False), kept(4, 50))
+    assert found == pytest.approx(17.17 - saved, abs=0.006)
 
 
 def test_the_sorting_head_saves_what_its_last_layer_would_do_for_the_video() -> None:

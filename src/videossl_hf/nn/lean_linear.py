@@ -90,26 +90,27 @@ def _autocast_dtype(x: Tensor) -> torch.dtype | None:
     return torch.get_autocast_dtype(kind)
 
 
-def _linear(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    if ctx.dtype is None:
-        return F.linear(x, weight, bias)
-    # Cast here: autocast's own cache would keep the result of this pass without gradient for other layers.
-    bias = None if bias is None else bias.to(ctx.dtype)
-    return F.linear(x.to(ctx.dtype), weight.to(ctx.dtype), bias)
+def _cast(dtype: torch.dtype | None, *tensors: Tensor | None) -> list[Any]:
+    """What a linear layer computes with.
+
+    Cast here and not by autocast, whose cache would hand these weights, which have no gradient of their own,
+    to other layers.
+    """
+    return [x if x is None or dtype is None else x.to(dtype) for x in tensors]
 
 
 def _linear_backward(
-    gradient: Tensor, x: Tensor, weight: Tensor, dtype: torch.dtype | None, wanted: tuple[bool, ...]
+    ctx: Any, gradient: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, ...]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of a linear layer's input, weight and bias, of which some are wanted."""
     rows = gradient.flatten(0, -2)
     x_gradient = weight_gradient = bias_gradient = None
     if wanted[1]:
-        weight_gradient = (rows.T @ x.to(rows.dtype).flatten(0, -2)).to(weight.dtype)
+        weight_gradient = (rows.T @ x.to(rows.dtype).flatten(0, -2)).to(ctx.weight_dtype)
     if wanted[2]:
-        bias_gradient = rows.sum(0).to(weight.dtype)
+        bias_gradient = rows.sum(0).to(ctx.weight_dtype)
     if wanted[0]:
-        x_gradient = (gradient @ (weight if dtype is None else weight.to(dtype))).to(x.dtype)
+        x_gradient = (gradient @ weight).to(x.dtype)
     return x_gradient, weight_gradient, bias_gradient
 
 
@@ -126,11 +127,12 @@ class _NormLinear(torch.autograd.Function):
         eps: float,
         dtype: torch.dtype | None,
     ) -> Tensor:
-        ctx.shape, ctx.eps, ctx.dtype = shape, eps, dtype
+        ctx.shape, ctx.eps, ctx.weight_dtype = shape, eps, weight.dtype
         with torch.autocast(x.device.type, enabled=False):
             y, mean, rstd = torch.native_layer_norm(x, shape, norm_weight, norm_bias, eps)
+            y, weight, bias = _cast(dtype, y, weight, bias)
             ctx.save_for_backward(x, norm_weight, norm_bias, weight, mean, rstd)
-            return _linear(ctx, y, weight, bias)
+            return F.linear(y, weight, bias)
 
     @staticmethod
     @once_differentiable
@@ -140,7 +142,7 @@ class _NormLinear(torch.autograd.Function):
         with torch.autocast(x.device.type, enabled=False):
             y = torch.native_layer_norm(x, ctx.shape, norm_weight, norm_bias, ctx.eps)[0]
             inner = (any(wanted[:3]), *wanted[3:5])
-            y_gradient, *linear = _linear_backward(gradients[0], y, weight, ctx.dtype, inner)
+            y_gradient, *linear = _linear_backward(ctx, gradients[0], y, weight, inner)
             if y_gradient is None:
                 return None, None, None, *linear, None, None, None
             x_gradient, *norm = torch.ops.aten.native_layer_norm_backward(
@@ -159,10 +161,11 @@ class _ActivationLinear(torch.autograd.Function):
         activation: nn.Module,
         dtype: torch.dtype | None,
     ) -> Tensor:
-        ctx.activation, ctx.dtype = activation, dtype
-        ctx.save_for_backward(x, weight)
+        ctx.activation, ctx.weight_dtype = activation, weight.dtype
         with torch.autocast(x.device.type, enabled=False):
-            return _linear(ctx, activation(x), weight, bias)
+            y, weight, bias = _cast(dtype, activation(x), weight, bias)
+            ctx.save_for_backward(x, weight)
+            return F.linear(y, weight, bias)
 
     @staticmethod
     @once_differentiable
@@ -172,8 +175,7 @@ class _ActivationLinear(torch.autograd.Function):
             with torch.enable_grad():
                 x = x.detach().requires_grad_(ctx.needs_input_grad[0])
                 y = ctx.activation(x)
-            y_gradient, *linear = _linear_backward(
-                gradients[0], y.detach(), weight, ctx.dtype, ctx.needs_input_grad[:3]
-            )
+            wanted = ctx.needs_input_grad[:3]
+            y_gradient, *linear = _linear_backward(ctx, gradients[0], y.detach(), weight, wanted)
             x_gradient = None if y_gradient is None else torch.autograd.grad(y, x, y_gradient)[0]
         return x_gradient, *linear, None, None

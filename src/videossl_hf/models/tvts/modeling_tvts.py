@@ -37,7 +37,7 @@ from .encoder_tvts import (
 )
 from .learning_rates_tvts import classifier_groups, pretraining_groups
 from .objective_tvts import contrastive_loss, sorting_loss
-from .text_tvts import encode_texts, text_blocks
+from .text_encoding_tvts import confine_last_block, encode_texts, text_blocks
 
 
 @dataclass
@@ -241,6 +241,7 @@ class TVTSModel(TVTSPreTrainedModel):
         if config.use_text:
             settings = config.text_tower_settings
             self.text_model = settings.build(config._attn_implementation)
+            confine_last_block(self.text_model)
             if config.use_projection:
                 self.video_projection = TVTSProjection(
                     config.token_size, config.projection_dim, rectify=False
@@ -272,6 +273,7 @@ class TVTSModel(TVTSPreTrainedModel):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         keep_indices: Tensor | None = None,
+        with_text_states: bool = True,
         **kwargs: Any,
     ) -> TVTSModelOutput:
         """Features of what is given.
@@ -281,6 +283,7 @@ class TVTSModel(TVTSPreTrainedModel):
             input_ids: tokens of one text a clip `(batch, tokens)`, or of several `(batch, scripts, tokens)`.
             attention_mask: 1 for tokens, 0 for padding, of the same shape.
             keep_indices: patches to keep, `(batch, tubelets, kept)` or `(batch, kept)` int64; None keeps all.
+            with_text_states: False leaves out `text_last_hidden_state` and what only it needs.
 
         Raises:
             InputError: if neither is given, if shapes do not fit, or for text without a text tower.
@@ -290,7 +293,7 @@ class TVTSModel(TVTSPreTrainedModel):
         output = TVTSModelOutput()
         # Texts first: the backward pass then ends with their large gradients, when the video is freed.
         if input_ids is not None:
-            states, vectors = self._encode_texts(input_ids, attention_mask)
+            states, vectors = self._encode_texts(input_ids, attention_mask, with_text_states)
             embeds = self.text_projection(vectors) if self.text_projection else vectors
             output["text_last_hidden_state"], output["text_pooler_output"] = states, vectors
             output["text_embeds"] = embeds.mean(dim=1) if embeds.ndim == 3 else embeds
@@ -301,8 +304,10 @@ class TVTSModel(TVTSPreTrainedModel):
                 output["video_embeds"] = self.video_projection(pooled) if self.video_projection else pooled
         return output
 
-    def _encode_texts(self, input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """States and vectors, with the leading axes of `input_ids`.
+    def _encode_texts(
+        self, input_ids: Tensor, attention_mask: Tensor | None, with_states: bool
+    ) -> tuple[Tensor | None, Tensor]:
+        """States, if wanted, and vectors, with the leading axes of `input_ids`.
 
         The K scripts of a batch go through the encoder as one batch of K times as many texts, script by
         script (all first scripts, then all second ones), as the official code has them.
@@ -319,13 +324,14 @@ class TVTSModel(TVTSPreTrainedModel):
                 f"attention_mask has shape {tuple(attention_mask.shape)}, input_ids {tuple(input_ids.shape)}"
             )
         if input_ids.ndim == 2:
-            return encode_texts(self.text_model, input_ids, attention_mask)
+            return encode_texts(self.text_model, input_ids, attention_mask, with_states)
         batch, scripts = input_ids.shape[:2]
         rows = input_ids.transpose(0, 1).flatten(0, 1)
         mask = None if attention_mask is None else attention_mask.transpose(0, 1).flatten(0, 1)
-        states, vectors = encode_texts(self.text_model, rows, mask)
-        states, vectors = (x.unflatten(0, (scripts, batch)).transpose(0, 1) for x in (states, vectors))
-        return states, vectors
+        states, vectors = encode_texts(self.text_model, rows, mask, with_states)
+        if states is not None:
+            states = states.unflatten(0, (scripts, batch)).transpose(0, 1)
+        return states, vectors.unflatten(0, (scripts, batch)).transpose(0, 1)
 
     def get_video_features(self, pixel_values_videos: Tensor) -> Tensor:
         """Clips `(batch, frames, channels, height, width)` in the shared space: `(batch, projection_dim)`.
@@ -391,6 +397,7 @@ class TVTSForPreTraining(TVTSPreTrainedModel):
             input_ids=input_ids,
             attention_mask=attention_mask,
             keep_indices=keep_indices,
+            with_text_states=False,
         )
         config = self.config
         contrastive = contrastive_loss(

@@ -1,15 +1,13 @@
-"""The text tower: one of transformers' encoders, built from settings, and the one vector it gives a text."""
+"""The settings of the text tower, which is one of transformers' encoders."""
 
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from torch import Tensor
 from transformers.configuration_utils import PreTrainedConfig
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import PreTrainedModel
 
-__all__ = ["TextTowerSettings", "encode_texts", "text_blocks"]
+__all__ = ["TextTowerSettings"]
 
 _LARGEST = {"vocab_size": 2**21, "max_position_embeddings": 2**17, "type_vocab_size": 1024}
 _LARGEST_SIZE = 32768
@@ -80,24 +78,3 @@ def _check(name: str, value: Any) -> None:
         largest = _LARGEST["vocab_size"]
     if not 0 <= value <= largest:
         raise ValueError(f"text_settings: {name}={value} is out of range; give 0 to {largest}")
-
-
-def encode_texts(
-    model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """States `(texts, tokens, width)` and one vector a text `(texts, size)` of tokens `(texts, tokens)`.
-
-    The vector is, for CLIP, the projected end-of-text token; for encoders with a pooler, its output; for
-    DistilBERT, the first token, as published.
-    """
-    output = model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True)
-    states = output.last_hidden_state
-    for name in ("text_embeds", "pooler_output"):
-        if output.get(name) is not None:
-            return states, output[name]
-    return states, states[:, 0]
-
-
-def text_blocks(model: PreTrainedModel) -> list[GradientCheckpointingLayer]:
-    """The encoder's blocks, first to last."""
-    return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
