@@ -10,6 +10,7 @@ import torch
 
 from videossl_hf.cli import main
 from videossl_hf.evaluation.cache import load_features
+from videossl_hf.evaluation.clip_values import read_clip_values
 from videossl_hf.evaluation.features import extract_features
 from videossl_hf.evaluation.loading import load_model
 from videossl_hf.evaluation.results import read_results
@@ -30,18 +31,30 @@ def evaluate(tiny, shapes, tmp_path):
 
 def test_every_protocol_writes_figures_with_intervals(evaluate, tiny, capsys):
     code, results = evaluate(
-        "--protocol", "knn", "linear", "retrieval", "cross-modal", "--ranks", "1", "5", "--k", "3",
-        "--validation-split", "validation",
+        "--protocol", "knn", "linear", "retrieval", "cross-modal", "few_shot", "attentive", "--k", "3",
+        "--validation-split", "validation", "--epochs", "1", "--draws", "1",
+        "--lr", "1e-3", "--weight-decay", "0.01",
     )  # fmt: skip
     assert code == 0
     names = [entry.protocol["name"] for entry in results]
-    assert names == ["knn", "linear", "retrieval", "cross-modal", "cross-modal"]
+    assert names == ["knn", "linear", "retrieval", "cross-modal", "cross-modal", "few_shot", "attentive"]
+    assert list(results[2].figures) == ["R@1", "R@5", "R@10", "R@20", "mAP"], "as far as 24 clips go"
+    assert results[5].protocol["shots"] == [1], "two clips a class"
+    assert results[6].data["validation"]["split"] == "validation"
     assert results[0].model["id"] == str(tiny.folder)
     assert results[0].data["samples"] == 12
     assert results[1].data["validation"]["split"] == "validation"
     assert results[4].protocol["direction"] == "sound to video"
     assert all(0 <= f.low <= f.high for entry in results for f in entry.figures.values())
     assert "95 % interval" in capsys.readouterr().out
+
+
+def test_every_clip_of_a_result_can_be_looked_up(evaluate, tmp_path, test_clips):
+    _, results = evaluate("--k", "3")
+    clips = read_clip_values(tmp_path / "results.json", results[0])
+    assert clips.labels.tolist() == test_clips["label"][:]
+    assert clips.values["top1"].mean().item() == pytest.approx(results[0].figures["top1"].value)
+    assert torch.equal(clips.values["top1"], 100 * (clips.predictions == clips.labels).double())
 
 
 def test_random_weights_are_marked_and_depend_on_the_seed(evaluate, tiny):
@@ -87,6 +100,10 @@ def test_extracted_features_equal_those_of_the_library(tiny, shapes, test_clips,
         (["--views", "3"], "CLIPSxCROPS"),
         (["--test-split", "nothing"], "nothing"),
         (["--protocol", "cross-modal", "--ranks", "13"], "12 items"),
+        (["--protocol", "few_shot", "--shots", "3"], "has 2 training clip(s), 3"),
+        (["--folds", "some"], 'a number or "official"'),
+        (["--folds", "official"], "no official folds"),
+        (["--folds", "25"], "between 2 and 24 folds"),
     ],
 )
 def test_a_call_that_cannot_work_is_one_clear_line(evaluate, capsys, arguments, message):

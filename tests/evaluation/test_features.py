@@ -1,17 +1,32 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from videossl_hf.data.reader import VideoReader
 from videossl_hf.errors import DataError, DecodeError, InputError
+from videossl_hf.evaluation import features as features_module
 from videossl_hf.evaluation.baselines import make_baseline
 from videossl_hf.evaluation.cache import FeatureCache, load_features
 from videossl_hf.evaluation.clips import PreparedClips, Views
 from videossl_hf.evaluation.features import embed, extract_features
+from videossl_hf.evaluation.loading import load_model
+
+ROOT = Path(__file__).parents[2]
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
 
 
 def broken(dataset, row):
@@ -129,6 +144,30 @@ def test_a_set_of_broken_files_is_an_error(tiny, test_clips, tmp_path):
             extract_features(tiny.model, tiny.processor, dataset, on_error="skip", cache_dir=cache)
 
 
+def extract_until_killed(tiny, clips, folder, started):
+    """Reports three finished batches of the six, and waits for its end."""
+    original, done = FeatureCache.write_batch, []
+
+    def write(cache, rows, table):
+        original(cache, rows, table)
+        done.append(rows)
+        if len(done) == 3:
+            started.set()
+            time.sleep(60)
+
+    FeatureCache.write_batch = write
+    TestCache().extract(tiny, clips, folder)
+
+
+def extract_as_one_of_two(rank, port, tiny, clips, folder):
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true",
+    }  # fmt: skip
+    TestCache().extract(tiny, clips, folder)
+    torch.distributed.destroy_process_group()
+
+
 class TestCache:
     def extract(self, tiny, clips, folder, **settings):
         defaults = {"cache_dir": folder, "batch_size": 2, "shard_size": 4}
@@ -145,27 +184,86 @@ class TestCache:
             assert (again.keys, again.label_names) == (first.keys, first.label_names)
             assert torch.equal(again.labels, first.labels)
 
-    def test_an_interrupted_extraction_goes_on_without_repeating_a_shard(
+    def test_an_interrupted_extraction_goes_on_without_repeating_a_clip(
         self, tiny, test_clips, tmp_path, monkeypatch
     ):
         whole = self.extract(tiny, test_clips, tmp_path / "whole")
-        original = FeatureCache.write
+        embedded, stored = [], FeatureCache.write_batch
+        original = features_module.embed
 
-        def stop_at_second(cache, shard, table):
-            if shard == 1:
+        def stop_in_second_shard(cache, rows, table):
+            if rows.start == 6:
                 raise KeyboardInterrupt
-            original(cache, shard, table)
+            stored(cache, rows, table)
 
-        monkeypatch.setattr(FeatureCache, "write", stop_at_second)
-        with pytest.raises(KeyboardInterrupt):
-            self.extract(tiny, test_clips, tmp_path / "part")
+        with monkeypatch.context() as patched:
+            patched.setattr(FeatureCache, "write_batch", stop_in_second_shard)
+            with pytest.raises(KeyboardInterrupt):
+                self.extract(tiny, test_clips, tmp_path / "part")
+        assert {path.stem for path in (tmp_path / "part").glob("*.safetensors")} == {
+            "shard-00000",
+            "batch-00000004",
+        }
         with pytest.raises(DataError, match="1 of 3 shards"):
             load_features(tmp_path / "part")
-        written = []
-        monkeypatch.setattr(FeatureCache, "write", lambda c, n, t: written.append(n) or original(c, n, t))
+        monkeypatch.setattr(
+            features_module, "embed", lambda m, x, *a: embedded.append(len(x)) or original(m, x, *a)
+        )
         table = self.extract(tiny, test_clips, tmp_path / "part", batch_size=12, shard_size=12)
-        assert written == [1, 2]
+        assert embedded == [2, 2, 2]  # clips 6 to 11, in the batches of the manifest
         assert torch.equal(table.features, whole.features)
+        assert contents(tmp_path / "part") == contents(tmp_path / "whole")
+
+    def test_a_killed_extraction_is_finished_by_two_processes_bit_for_bit(self, tiny, test_clips, tmp_path):
+        self.extract(tiny, test_clips, tmp_path / "one")
+        fork = multiprocessing.get_context("fork")
+        started = fork.Event()
+        alone = fork.Process(target=extract_until_killed, args=(tiny, test_clips, tmp_path / "two", started))
+        alone.start()
+        started.wait()
+        alone.kill()
+        alone.join()
+        assert 0 < len(contents(tmp_path / "two")) < 6
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        pair = [
+            fork.Process(target=extract_as_one_of_two, args=(rank, port, tiny, test_clips, tmp_path / "two"))
+            for rank in (0, 1)
+        ]
+        for process in pair:
+            process.start()
+        for process in pair:
+            process.join(60)
+        assert [process.exitcode for process in pair] == [0, 0]
+        assert contents(tmp_path / "two") == contents(tmp_path / "one")
+
+    @pytest.mark.slow
+    def test_the_launched_script_writes_the_same_and_reports_once(self, tiny, shapes, test_clips, tmp_path):
+        model = load_model(str(tiny.folder))
+        self.extract(SimpleNamespace(model=model, processor=tiny.processor), test_clips, tmp_path / "one")
+        command = [
+            *(sys.executable, "-m", "accelerate.commands.launch"),
+            *("--config_file", ROOT / "training/accelerate/cpu_2.yaml", ROOT / "training/extract.py"),
+            *(tiny.folder, "--data", shapes, "--split", "test", "--device", "cpu"),
+            *("--batch-size", "2", "--shard-size", "4", "--output", tmp_path / "two"),
+        ]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("12 features of width 16") == 1
+        assert contents(tmp_path / "two") == contents(tmp_path / "one")
+
+    def test_tokens_of_all_views_stand_side_by_side(self, tiny, test_clips, tmp_path):
+        few = test_clips.select(range(3))
+        one = self.extract(tiny, few, tmp_path / "one", space="tokens")
+        two = self.extract(tiny, few, tmp_path / "two", space="tokens", views="2x1")
+        assert one.features.shape[0] == 3
+        assert two.features.shape[1:] == (2 * one.features.shape[1], one.features.shape[2])
+        with torch.no_grad():
+            inputs = tiny.processor(videos=[test_clips[1]["video"]])["pixel_values_videos"]
+            expected = tiny.model.stica(pixel_values_videos=inputs).last_hidden_state[0]
+        torch.testing.assert_close(one.features[1], expected, rtol=1e-5, atol=1e-6)
 
     def test_a_damaged_shard_is_made_again(self, tiny, test_clips, tmp_path):
         first = self.extract(tiny, test_clips, tmp_path)

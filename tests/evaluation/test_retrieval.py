@@ -6,9 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score
 
 from videossl_hf.errors import InputError
 from videossl_hf.evaluation.retrieval import (
+    class_average_precisions,
     class_ranks,
     pair_ranks,
     pair_ranks_from_similarity,
@@ -46,6 +48,21 @@ def test_an_item_does_not_find_itself_when_queries_and_gallery_are_one_list():
     ranks = class_ranks(items, labels, items, labels, same_items=True, chunk_size=5)
     assert recall_at(ranks, 1) == pytest.approx(brute_force_recall(items, labels, items, labels, 1, True))
     assert recall_at(class_ranks(items, labels, items, labels), 1) == 1
+
+
+@pytest.mark.parametrize("same", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_average_precision_agrees_with_scikit_learn(seed, same):
+    generator = torch.Generator().manual_seed(seed)
+    items = torch.randn(15, 6, generator=generator, dtype=torch.float64)
+    labels = torch.arange(15) % 4
+    found = class_average_precisions(items, labels, items, labels, same_items=same, chunk_size=4)
+    cosine = torch.nn.functional.cosine_similarity(items[:, None], items[None], dim=2)
+    for row in range(15):
+        others = [column for column in range(15) if not (same and column == row)]
+        right = (labels[others] == labels[row]).numpy()
+        expected = average_precision_score(right, cosine[row, others].numpy())
+        assert found[row].item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_class_that_the_gallery_lacks_is_never_found():

@@ -2,13 +2,25 @@ from __future__ import annotations
 
 import pytest
 import torch
-from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
+from sklearn.metrics import average_precision_score, balanced_accuracy_score, top_k_accuracy_score
 from sklearn.metrics import confusion_matrix as sklearn_confusion
 
 from videossl_hf.errors import InputError
 from videossl_hf.evaluation.bootstrap import bootstrap_interval
-from videossl_hf.evaluation.metrics import MeanClassAccuracy, PairRetrieval, TopK
-from videossl_hf.evaluation.scores import confusion_matrix, mean_class_accuracy, top_k_accuracy, top_k_hits
+from videossl_hf.evaluation.metrics import (
+    ClassRetrieval,
+    MeanAveragePrecision,
+    MeanClassAccuracy,
+    PairRetrieval,
+    TopK,
+)
+from videossl_hf.evaluation.scores import (
+    confusion_matrix,
+    mean_average_precision,
+    mean_class_accuracy,
+    top_k_accuracy,
+    top_k_hits,
+)
 
 
 def random_scores(samples: int = 60, classes: int = 7):
@@ -46,6 +58,31 @@ def test_metric_classes_work_offline_batch_by_batch():
     predictions = scores.argmax(dim=1)
     result = MeanClassAccuracy().compute(predictions=predictions, references=labels)
     assert result == {"mean_class_accuracy": pytest.approx(mean_class_accuracy(predictions, labels))}
+
+
+def test_mean_average_precision_agrees_with_scikit_learn_also_with_equal_scores():
+    scores, labels = random_scores()
+    scores = (4 * scores).round() / 4
+    targets = torch.nn.functional.one_hot(labels, 7)
+    targets[:20, 3] = 1  # any number of classes a sample
+    expected = average_precision_score(targets.numpy(), scores.numpy(), average="macro")
+    assert mean_average_precision(scores, targets.bool()) == pytest.approx(expected, abs=1e-6)
+    computed = MeanAveragePrecision().compute(predictions=scores, references=targets)
+    assert computed == {"mAP": pytest.approx(expected, abs=1e-6)}
+    by_label = average_precision_score(torch.nn.functional.one_hot(labels, 7).numpy(), scores.numpy())
+    assert mean_average_precision(scores, labels) == pytest.approx(by_label, abs=1e-6)
+
+
+def test_retrieval_by_class_agrees_with_scikit_learn_and_with_counting():
+    similarity, _ = random_scores(12, 30)
+    right = torch.rand(12, 30, generator=torch.Generator().manual_seed(1)) < 0.2
+    right[5] = False
+    result = ClassRetrieval().compute(predictions=similarity, references=right.long(), ks=(1, 5))
+    rows = [row for row in range(12) if row != 5]
+    average = [average_precision_score(right[row].numpy(), similarity[row].numpy()) for row in rows]
+    assert result["mAP"] == pytest.approx(100 * sum(average) / len(rows), abs=1e-4)
+    hits = [bool(right[row][similarity[row].argsort(descending=True)[:5]].any()) for row in range(12)]
+    assert result["R@5"] == pytest.approx(100 * sum(hits) / 12)
 
 
 def test_the_pair_metric_follows_the_columns_named_by_its_references():

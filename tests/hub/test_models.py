@@ -31,6 +31,8 @@ from transformers import AutoModel, AutoModelForPreTraining, AutoModelForVideoCl
 from transformers import pipeline
 from models.tiny_stica import make_config, make_processor
 from videossl_hf import STiCAForPreTraining
+from videossl_hf.evaluation.fingerprint import model_identity
+from videossl_hf.evaluation.loading import load_model
 {FEATURES}
 model, processor = STiCAForPreTraining(make_config()).eval(), make_processor()
 model.push_to_hub("{ID}")
@@ -43,6 +45,9 @@ answer["changed"] = features(model.base_model, processor)
 processor = AutoProcessor.from_pretrained("{ID}")
 answer["by_id"] = features(AutoModel.from_pretrained("{ID}"), processor)
 answer["pinned"] = features(AutoModel.from_pretrained("{ID}", revision=first), processor)
+identities = [model_identity(load_model("{ID}", revision=revision)) for revision in (first, None)]
+answer["revisions"] = [identity["revision"] for identity in identities]
+answer["newest"] = HfApi().model_info("{ID}").sha
 answer["pretraining"] = type(AutoModelForPreTraining.from_pretrained("{ID}")).__module__
 classifier = AutoModelForVideoClassification.from_pretrained("{ID}", num_labels=3)
 classifier.push_to_hub("videossl/classifier")
@@ -131,6 +136,11 @@ def test_a_model_loads_by_id_once_the_package_is_imported(pushed: dict) -> None:
 def test_a_pinned_revision_stays_what_it_was(pushed: dict) -> None:
     assert equal(pushed["pinned"], pushed["features"])
     assert not equal(pushed["pinned"], pushed["changed"])
+
+
+def test_results_name_the_commit_that_was_loaded(pushed: dict) -> None:
+    assert pushed["revisions"] == [pushed["first"], pushed["newest"]]
+    assert pushed["first"] != pushed["newest"]
 
 
 def test_a_process_without_the_package_gets_the_same_features_from_the_repository(

@@ -30,7 +30,7 @@ _READ_AHEAD = 8
 
 
 def load_videos(
-    source: str, split: str, *, streaming: bool = False, revision: str | None = None
+    source: str, split: str, *, streaming: bool = False, revision: str | None = None, fold: int | None = None
 ) -> hf.Dataset | hf.IterableDataset:
     """Open one split of a video dataset.
 
@@ -41,6 +41,7 @@ def load_videos(
         split: name of the split, such as "train".
         streaming: read while iterating instead of preparing everything first.
         revision: branch, tag or commit of a Hub dataset.
+        fold: of an official data set, instead of the one that its YAML file names.
 
     Returns:
         a dataset with the column `video` (undecoded cells; without one a column `image` becomes it), and
@@ -58,7 +59,7 @@ def load_videos(
         return _open_table(read_video_folder(path, split), f"{path}/{split}", streaming)
     if path.is_file():
         if path.suffix in (".yaml", ".yml"):
-            return _open_table(read_official(path, split), f"{path}, {split}", streaming)
+            return _open_table(read_official(path, split, fold), f"{path}, {split}", streaming)
         if path.suffix != ".parquet":
             raise DataError(
                 f"{path} is neither Parquet nor the YAML file of an official data set: give the folder it"

@@ -4,7 +4,8 @@
     DIR/SPLIT/metadata.jsonl (.csv)  rows with file_name and any columns, such as label, caption, transcript
     DIR/SPLIT/*.mp4                  no labels
 
-Without split folders, DIR itself is read as the split "train". Classes are numbered by their sorted names
+Without split folders, DIR itself is read as the split "train". A split without any video may hold sound files
+instead (their path then stands in the same column, as in ESC-50). Classes are numbered by their sorted names
 over all splits, so that a number means the same class everywhere.
 """
 
@@ -19,6 +20,7 @@ from typing import Any
 from ..errors import DataError
 
 __all__ = [
+    "SOUND_EXTENSIONS",
     "SPLIT_NAMES",
     "VIDEO_EXTENSIONS",
     "VideoTable",
@@ -36,6 +38,9 @@ VIDEO_EXTENSIONS = frozenset(
     for name in line.split()
 )
 """Suffixes that count as video when a folder is listed; a metadata file may name any file."""
+
+SOUND_EXTENSIONS = frozenset({".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wav"})
+"""Suffixes that count as sound, where there is no video."""
 
 SPLIT_NAMES = ("train", "validation", "valid", "val", "dev", "test")
 """Folder names that are splits and not classes."""
@@ -160,15 +165,19 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
     metadata = _metadata_file(folder)
     if metadata is not None:
         return _metadata_rows(folder, read_metadata(metadata), metadata)
+    return _listed(folder, VIDEO_EXTENSIONS) or _listed(folder, SOUND_EXTENSIONS)
+
+
+def _listed(folder: Path, extensions: frozenset[str]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for class_folder in _folders(folder):
-        videos = [path for path in class_folder.rglob("*") if path.suffix.lower() in VIDEO_EXTENSIONS]
+        videos = [path for path in class_folder.rglob("*") if path.suffix.lower() in extensions]
         rows += [
             {"video": str(path.absolute()), "label": class_folder.name}
             for path in sorted(videos)
             if path.is_file()
         ]
-    loose = sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_EXTENSIONS)
+    loose = sorted(path for path in folder.iterdir() if path.suffix.lower() in extensions)
     if rows and loose:
         raise DataError(f"{folder} holds class folders, but also loose videos such as {loose[0].name}")
     return rows or [{"video": str(path.absolute())} for path in loose if path.is_file()]

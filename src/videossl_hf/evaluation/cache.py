@@ -1,11 +1,13 @@
 """Features on disk: safetensors shards beside a manifest that says what they were made from.
 
-    FOLDER/manifest.json             identity of model, processor, views and data; sizes; names of the classes
-    FOLDER/shard-00000.safetensors   features, labels and row numbers of the first `shard_size` samples
+    FOLDER/manifest.json               identity of model, processor, views, data; sizes; names of the classes
+    FOLDER/shard-00000.safetensors     features, labels and names of the first `shard_size` samples
+    FOLDER/batch-00001024.safetensors  the same of one batch (its first sample), until the shard is whole
     ...
 
-A shard appears under its name only when it is complete, so an interrupted extraction goes on with the first
-missing one. A manifest of another model, data or setting is an error, never silently reused.
+A file appears under its name only when it is complete, so an interrupted extraction goes on with the first
+missing batch. Where batches begin follows from the manifest alone, whoever computes them. A manifest of
+another model, data or setting is an error, never silently reused.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from .table import FeatureTable
 
 __all__ = ["FeatureCache", "load_features"]
 
-FORMAT = 1
+FORMAT = 2
 
 
 class FeatureCache:
@@ -60,32 +62,30 @@ class FeatureCache:
         """Shards of the complete table."""
         return -(-self.manifest["num_samples"] // self.manifest["shard_size"])
 
-    def rows(self, shard: int) -> range:
-        """Sample numbers of a shard."""
-        size = self.manifest["shard_size"]
-        return range(shard * size, min((shard + 1) * size, self.manifest["num_samples"]))
+    def batches(self, shard: int) -> list[range]:
+        """Sample numbers of a shard, batch by batch."""
+        size, step = self.manifest["shard_size"], self.manifest["batch_samples"]
+        end = min((shard + 1) * size, self.manifest["num_samples"])
+        return [range(first, min(first + step, end)) for first in range(shard * size, end, step)]
 
     def missing(self) -> list[int]:
         """Shards that are not there, or cannot be read."""
-        return [shard for shard in range(self.num_shards) if not self._is_complete(shard)]
+        return [shard for shard in range(self.num_shards) if not _is_complete(self._shard(shard))]
 
-    def write(self, shard: int, table: FeatureTable) -> None:
-        """Store a finished shard; a reader sees all of it or nothing."""
-        path = self._path(shard)
-        part = path.with_suffix(f".part{os.getpid()}")
-        try:
-            save_file(
-                {"features": table.features.contiguous(), "labels": table.labels.contiguous()},
-                part,
-                metadata={
-                    "keys": json.dumps(table.keys),
-                    "skipped": json.dumps(table.info.get("skipped", [])),
-                },
-            )
-            part.replace(path)
-        except (OSError, SafetensorError) as error:
-            part.unlink(missing_ok=True)
-            raise OutputError(f"cannot write {path}: {error}") from error
+    def missing_batches(self, shard: int) -> list[range]:
+        """Batches of a missing shard that are not there either."""
+        return [rows for rows in self.batches(shard) if not _is_complete(self._batch(rows))]
+
+    def write_batch(self, rows: range, table: FeatureTable) -> None:
+        """Store the features of a batch; a reader sees all of it or nothing."""
+        self._write(self._batch(rows), table)
+
+    def join(self, shard: int) -> None:
+        """Make a shard of its batches, all of which are there, and delete these."""
+        files = [self._batch(rows) for rows in self.batches(shard)]
+        self._write(self._shard(shard), self._join([_read(file) for file in files]))
+        for file in files:
+            file.unlink(missing_ok=True)
 
     def table(self) -> FeatureTable:
         """All shards as one table.
@@ -99,31 +99,56 @@ class FeatureCache:
                 f"{self.folder} holds {self.num_shards - len(missing)} of {self.num_shards} shards: "
                 "the extraction was interrupted; run it again to go on"
             )
-        features: list[Tensor] = []
-        labels: list[Tensor] = []
-        keys: list[str] = []
-        skipped: list[dict[str, str]] = []
-        for shard in range(self.num_shards):
-            with safe_open(self._path(shard), framework="pt") as file:
-                keys += json.loads(file.metadata()["keys"])
-                skipped += json.loads(file.metadata()["skipped"])
-                if file.get_slice("labels").get_shape() != [0]:
-                    features.append(file.get_tensor("features"))
-                    labels.append(file.get_tensor("labels"))
-        if not features:
-            raise DataError(f"none of the samples of {self.folder} could be decoded: {skipped[0]}")
-        info = self.manifest | {"skipped": skipped}
-        return FeatureTable(torch.cat(features), torch.cat(labels), keys, self.manifest["label_names"], info)
+        table = self._join([_read(self._shard(shard)) for shard in range(self.num_shards)])
+        if len(table) == 0:
+            raise DataError(
+                f"none of the samples of {self.folder} could be decoded: {table.info['skipped'][0]}"
+            )
+        table.info = self.manifest | table.info
+        return table
 
-    def _path(self, shard: int) -> Path:
+    def _join(self, parts: list[tuple[Tensor, Tensor, dict[str, Any]]]) -> FeatureTable:
+        filled = [part for part in parts if len(part[1])] or parts[:1]
+        return FeatureTable(
+            torch.cat([features for features, _, _ in filled]),
+            torch.cat([labels for _, labels, _ in filled]),
+            [key for _, _, about in parts for key in about["keys"]],
+            self.manifest["label_names"],
+            {"skipped": [sample for _, _, about in parts for sample in about["skipped"]]},
+        )
+
+    def _write(self, path: Path, table: FeatureTable) -> None:
+        about = {"keys": table.keys, "skipped": table.info.get("skipped", [])}
+        part = path.with_suffix(f".part{os.getpid()}")
+        try:
+            save_file(
+                {"features": table.features.contiguous(), "labels": table.labels.contiguous()},
+                part,
+                metadata={"samples": json.dumps(about)},  # one entry: of several the order is left to chance
+            )
+            part.replace(path)
+        except (OSError, SafetensorError) as error:
+            part.unlink(missing_ok=True)
+            raise OutputError(f"cannot write {path}: {error}") from error
+
+    def _shard(self, shard: int) -> Path:
         return self.folder / f"shard-{shard:05d}.safetensors"
 
-    def _is_complete(self, shard: int) -> bool:
-        try:
-            with safe_open(self._path(shard), framework="pt") as file:
-                return {"features", "labels"} <= set(file.keys()) and "skipped" in (file.metadata() or {})
-        except (OSError, SafetensorError):
-            return False
+    def _batch(self, rows: range) -> Path:
+        return self.folder / f"batch-{rows.start:08d}.safetensors"
+
+
+def _read(path: Path) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    with safe_open(path, framework="pt") as file:
+        return file.get_tensor("features"), file.get_tensor("labels"), json.loads(file.metadata()["samples"])
+
+
+def _is_complete(path: Path) -> bool:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {"features", "labels"} <= set(file.keys()) and "samples" in (file.metadata() or {})
+    except (OSError, SafetensorError):
+        return False
 
 
 def load_features(folder: str | Path) -> FeatureTable:
@@ -146,7 +171,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         ) from error
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error}); delete the folder and extract again") from error
-    needed = {"format", "identity", "label_names", "num_samples", "batch_size", "shard_size"}
+    needed = {"format", "identity", "label_names", "num_samples", "batch_samples", "shard_size"}
     if not isinstance(manifest, dict) or not needed <= manifest.keys() or manifest["format"] != FORMAT:
         raise DataError(
             f"{path} is not a feature manifest of format {FORMAT}; delete the folder and extract again"

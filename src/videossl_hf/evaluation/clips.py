@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..data.reader import read_audio
+from ..data.video_folder import SOUND_EXTENSIONS
 from ..errors import DataError, DecodeError, InputError
 from .fingerprint import data_fingerprint
 
@@ -78,9 +81,9 @@ class PreparedClips(Dataset[PreparedSample | BadSample]):
 
     Args:
         processor: of this package; its settings say how a clip is taken.
-        dataset: map-style samples with a "video" cell (and "label"); for sound with an "audio" cell, else the
-            container's own track is taken.
-        views: "CLIPSxCROPS"; sound has no crops.
+        dataset: map-style samples with a "video" cell (and "label"); for sound with an "audio" cell or a
+            sound file as "video", else the container's own track is taken.
+        views: "CLIPSxCROPS"; sound has no crops. One span of a sound file is its middle.
         modality: "video" or "audio".
         keep: hold what was decoded in memory, for a monitor that comes back to the same samples.
         as_pixels: pixels even where the processor makes codes, for hand-made features.
@@ -165,14 +168,31 @@ class PreparedClips(Dataset[PreparedSample | BadSample]):
                 features = process(videos=[sample["video"]], return_tensors="pt", **views)
                 inputs = features["input_codes" if "input_codes" in features else "pixel_values_videos"]
             return inputs[0] if self.views.count > 1 else inputs
-        if sample.get("audio") is None:  # the track that goes with each clip of the video
+        sound = sample.get("audio")
+        if sound is None and _is_sound_file(sample.get("video")):
+            sound = sample["video"]
+        if sound is None:  # the track that goes with each clip of the video
             inputs = self.processor(
                 videos=[sample["video"]], audio=True, return_tensors="pt", num_clips=self.views.clips
             )["input_features"]
             return inputs[0] if self.views.clips > 1 else inputs
-        if self.views.clips > 1:
-            raise InputError(f"sound files are taken whole: give views 1x1 instead of {self.views}")
-        return self.processor(audio=[sample["audio"]], return_tensors="pt")["input_features"]
+        spans = _spans(sound, self.views.clips, self.processor.feature_extractor)
+        return self.processor(audio=spans, return_tensors="pt")["input_features"]
+
+
+def _is_sound_file(cell: Any) -> bool:
+    path = cell.get("path") if isinstance(cell, Mapping) else cell
+    return isinstance(path, (str, PurePath)) and PurePath(path).suffix.lower() in SOUND_EXTENSIONS
+
+
+def _spans(sound: Any, clips: int, extractor: Any) -> list[np.ndarray]:
+    """Waveforms of as many spans, as long as the model hears: one in the middle, several from end to end."""
+    rate = extractor.sampling_rate
+    length = round(extractor.audio_seconds * rate)
+    track = read_audio(sound, sample_rate=rate)
+    left = max(len(track) - length, 0)
+    starts = np.linspace(0, left, clips).round().astype(int) if clips > 1 else [left // 2]
+    return [track[start : start + length] for start in starts]
 
 
 def _name(sample: Mapping[str, Any], row: int) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from .inputs import FeatureSource, add_input_arguments
+from .processes import Processes
 
 __all__ = ["add_arguments", "run"]
 
@@ -18,16 +19,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="train", help="split of the data (train)")
     parser.add_argument(
         "--space",
-        choices=("features", "shared"),
+        choices=("features", "tokens", "shared"),
         default="features",
-        help="of the backbone, or where a pre-training model compares video and sound",
+        help="pooled by the backbone, or its tokens, or where a pre-training model compares video and sound",
     )
     parser.add_argument("--output", required=True, type=Path, help="folder; an interrupted run goes on there")
     parser.add_argument("--shard-size", type=int, default=1024, help="samples a file (1024)")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Extract, or go on extracting, and say where the features lie."""
+    """Extract, or go on extracting, and say where the features lie.
+
+    Every process of `accelerate launch training/extract.py` calls this; the first one reports.
+    """
     source = FeatureSource(args)
     table = source.extract(
         args.split,
@@ -37,13 +41,19 @@ def run(args: argparse.Namespace) -> None:
         shard_size=args.shard_size,
         progress="Extracting features",
     ).table
-    rows, width = table.features.shape
+    if not Processes.of_this_run(source.device).is_main:
+        return
+    rows, *shape = table.features.shape
     seconds = table.info["seconds"]
     console = Console()
-    console.print(f"{rows:,} features of width {width} in {args.output}", highlight=False)
+    what = (
+        f"features of width {shape[0]}" if len(shape) == 1 else f"times {shape[0]} tokens of width {shape[1]}"
+    )
+    console.print(f"{rows:,} {what} in {args.output}", highlight=False)
     if seconds["model"]:
         console.print(
-            f"decoding took {seconds['data']:.1f} s, the model {seconds['model']:.1f} s", highlight=False
+            f"waited {seconds['data']:.1f} s for clips, the model took {seconds['model']:.1f} s",
+            highlight=False,
         )
     for skipped in table.info["skipped"]:
         console.print(f"[yellow]left out[/] {skipped['key']}: {skipped['reason']}", highlight=False)

@@ -8,7 +8,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,14 +24,25 @@ from ..errors import DataError, InputError
 from .cache import FeatureCache
 from .clips import BadSample, PreparedClips, PreparedSample
 from .fingerprint import model_fingerprint, model_identity, processor_fingerprint
+from .processes import Processes
 from .table import FeatureTable
 
-__all__ = ["ANSWERS", "embed", "extract_features", "feature_identity", "feature_model", "unwrapped"]
+__all__ = [
+    "ANSWERS",
+    "OF_BACKBONE",
+    "embed",
+    "extract_features",
+    "feature_identity",
+    "feature_model",
+    "unwrapped",
+]
 
 
 ANSWERS = ("probabilities", "logits")
 """Spaces of a classifier."""
-SPACES = ("features", "shared", "text", *ANSWERS)
+SPACES = ("features", "tokens", "shared", "text", *ANSWERS)
+OF_BACKBONE = ("features", "tokens", "text")
+"""Spaces that need neither projection heads nor a classifier."""
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -46,7 +59,7 @@ def feature_model(model: nn.Module) -> nn.Module:
 
 def feature_identity(model: nn.Module, clips: PreparedClips, space: str = "features") -> dict[str, str]:
     """All that features depend on; equal identities mean equal features."""
-    network = feature_model(model) if space in ("features", "text") else unwrapped(model)
+    network = feature_model(model) if space in OF_BACKBONE else unwrapped(model)
     return {
         "weights": model_fingerprint(network),
         "processor": processor_fingerprint(clips.processor),
@@ -63,7 +76,7 @@ def _video_inputs(inputs: Tensor) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def embed(model: nn.Module, inputs: Tensor, modality: str = "video", space: str = "features") -> Tensor:
-    """Features of one batch of clips in one view each: (clips, width) float32 on the CPU.
+    """Features of one batch of clips in one view each: (clips, width) float32 on the CPU, or its tokens.
 
     Args:
         model: in the mode (`eval`) it is meant to run in.
@@ -71,10 +84,11 @@ def embed(model: nn.Module, inputs: Tensor, modality: str = "video", space: str 
             (clips, 1, mel, time) for sound.
         modality: "video" or "audio".
         space: "features" reads `pooler_output` (or the mean over the tokens of a model without one) and
-            `audio_pooler_output`; "shared" calls `get_video_embeddings` and `get_audio_embeddings`, where a
-            pre-training model lets modalities be compared; "text" calls `get_video_features` of a model with
-            a text tower, to be compared with its `get_text_features`; "probabilities" and "logits" are a
-            classifier's.
+            `audio_pooler_output`; "tokens" reads `last_hidden_state` (clips, tokens, width), of sound
+            `audio_last_hidden_state`; "shared" calls `get_video_embeddings` and `get_audio_embeddings`, where
+            a pre-training model lets modalities be compared; "text" calls `get_video_features` of a model
+            with a text tower, to be compared with its `get_text_features`; "probabilities" and "logits" are
+            a classifier's.
 
     Raises:
         InputError: the model has no features of this kind.
@@ -101,17 +115,26 @@ def embed(model: nn.Module, inputs: Tensor, modality: str = "video", space: str 
                 "its projection heads has a space that video and sound share"
             )
         return method(inputs).float().cpu()
+    outputs = model(**(_video_inputs(inputs) if modality == "video" else {"input_features": inputs}))
+    if space == "tokens":
+        return _tokens(model, outputs, modality).float().cpu()
     if modality == "video":
-        outputs = model(**_video_inputs(inputs))
         pooled = getattr(outputs, "pooler_output", None)
         if pooled is None:
             pooled = outputs.last_hidden_state.mean(dim=1)
     else:
-        outputs = model(input_features=inputs)
         pooled = getattr(outputs, "audio_pooler_output", None)
         if pooled is None:
             raise InputError(f"{type(model).__name__} gives no audio_pooler_output: it has no sound tower")
     return pooled.flatten(1).float().cpu()
+
+
+def _tokens(model: nn.Module, outputs: Any, modality: str) -> Tensor:
+    name = "last_hidden_state" if modality == "video" else "audio_last_hidden_state"
+    tokens = getattr(outputs, name, None)
+    if tokens is None or tokens.ndim != 3:
+        raise InputError(f"{type(model).__name__} gives no {name}: it has no tokens to attend to")
+    return tokens
 
 
 def extract_features(
@@ -132,7 +155,11 @@ def extract_features(
     """Features of every sample, in the dataset's order.
 
     The model runs in eval mode, without gradients, and comes back in the mode it was in. Features of several
-    views of a sample are averaged.
+    views of a sample are averaged; their tokens stand one view after the other. Clips are decoded while the
+    model is busy with those before: in `num_workers` processes, or without any in a thread.
+
+    Several processes of `accelerate launch` share the batches of a cache, and each returns all of it. The
+    files are the same, bit for bit, as those of one process with as many threads.
 
     Args:
         model: any model of this package (its `base_model` is used), or one of transformers.
@@ -141,13 +168,14 @@ def extract_features(
             and `modality` are its own).
         views: "CLIPSxCROPS", e.g. "10x3": clips spread over the video, square crops along the longer side.
         modality: "video" or "audio".
-        space: "features" of the backbone, or "shared": the space in which a pre-training model compares
-            video and sound; "text": where clips and texts are compared; or "probabilities" (or "logits") of a
-            classifier's classes.
+        space: "features" of the backbone, or its "tokens" (samples, tokens, width); "shared": the space in
+            which a pre-training model compares video and sound; "text": where clips and texts are compared;
+            or "probabilities" (or "logits") of a classifier's classes.
         batch_size: clips through the network at a time (a sample has CLIPS * CROPS of them).
-        cache_dir: folder for shards and manifest. What is there already is read, the rest is computed.
-        shard_size: samples a file; an interruption costs at most one.
-        num_workers: processes that decode beside the model; 0 decodes in this one.
+        cache_dir: folder for shards and manifest. What is there already is read, the rest is computed; an
+            interruption costs at most the batch that was being computed.
+        shard_size: samples a file.
+        num_workers: processes that decode beside the model; 0: a thread of this one does.
         on_error: "raise", or "skip": leave out samples that cannot be decoded and list them in
             `table.info["skipped"]`.
         progress: text of a progress bar; None shows none.
@@ -167,14 +195,19 @@ def extract_features(
         clips = PreparedClips(processor, dataset, views=views, modality=modality)
     if len(clips) == 0:
         raise DataError("the dataset is empty: there is nothing to extract features from")
-    network = feature_model(model) if space in ("features", "text") else unwrapped(model)
+    network = feature_model(model) if space in OF_BACKBONE else unwrapped(model)
+    per_batch = max(1, batch_size // clips.views.count)
+    extractor = _Extractor(network, clips, space, batch_size, num_workers, on_error)
     if cache_dir is None:
-        extractor = _Extractor(network, clips, space, batch_size, num_workers, on_error)
+        batches = [
+            range(first, min(first + per_batch, len(clips))) for first in range(0, len(clips), per_batch)
+        ]
         with _evaluating(network), _progress_bar(len(clips), progress) as advance:
-            table, seconds = extractor.run(range(len(clips)), advance)
+            tables = [table for _, table in extractor.run(batches, advance)]
+        table = _joined(tables)
         if len(table) == 0:
             raise DataError(f"none of the {len(clips)} samples could be decoded: {table.info['skipped'][0]}")
-        table.info["seconds"] = seconds
+        table.info["seconds"] = extractor.seconds
         return table
 
     cache = FeatureCache(
@@ -184,26 +217,51 @@ def extract_features(
             "model": model_identity(network),
             "label_names": clips.label_names,
             "num_samples": len(clips),
-            "batch_size": batch_size,
+            "batch_samples": per_batch,
             "shard_size": shard_size,
         },
     )
     # The batches of the manifest, not of this call: equal batches give equal features, bit for bit.
-    extractor = _Extractor(network, clips, space, cache.manifest["batch_size"], num_workers, on_error)
+    extractor.batch_size = cache.manifest["batch_samples"] * clips.views.count
+    processes = Processes.of_this_run(next(iter(network.parameters()), torch.empty(0)).device)
     missing = cache.missing()
-    total = {"data": 0.0, "model": 0.0}
-    with _evaluating(network), _progress_bar(sum(len(cache.rows(n)) for n in missing), progress) as advance:
-        for shard in missing:
-            table, seconds = extractor.run(cache.rows(shard), advance)
-            cache.write(shard, table)
-            total = {part: total[part] + seconds[part] for part in total}
+    todo = processes.share([(shard, rows) for shard in missing for rows in cache.missing_batches(shard)])
+    left = Counter(shard for shard, _ in todo)
+    shard_of = {rows.start: shard for shard, rows in todo}
+    total = sum(len(rows) for _, rows in todo)
+    with _evaluating(network), _progress_bar(total, progress if processes.is_main else None) as advance:
+        for rows, table in extractor.run([rows for _, rows in todo], advance):
+            cache.write_batch(rows, table)
+            shard = shard_of[rows.start]
+            left[shard] -= 1
+            if left[shard] == 0 and processes.count == 1:
+                cache.join(shard)
+    processes.wait()
+    if processes.is_main:
+        for shard in cache.missing():
+            cache.join(shard)
+    processes.wait()
     table = cache.table()
-    table.info["seconds"] = total
+    table.info["seconds"] = extractor.seconds
     return table
 
 
+def _joined(tables: list[FeatureTable]) -> FeatureTable:
+    filled = [table for table in tables if len(table)] or tables[:1]
+    return FeatureTable(
+        torch.cat([table.features for table in filled]),
+        torch.cat([table.labels for table in filled]),
+        [key for table in filled for key in table.keys],
+        tables[0].label_names,
+        {"skipped": [sample for table in tables for sample in table.info["skipped"]]},
+    )
+
+
 class _Extractor:
-    """Runs prepared samples through a model in eval mode, a range of them at a time."""
+    """Runs batches of prepared samples through a model in eval mode.
+
+    `seconds` sums up the time spent waiting for data and the time in the model.
+    """
 
     def __init__(
         self,
@@ -220,40 +278,34 @@ class _Extractor:
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.on_error = on_error
+        self.seconds = {"data": 0.0, "model": 0.0}
 
-    def run(self, rows: range, advance: Callable[[int], None]) -> tuple[FeatureTable, dict[str, float]]:
-        """The table of these samples, and the seconds spent waiting for data and in the model."""
-        features: list[Tensor] = []
-        kept: list[PreparedSample] = []
-        skipped: list[dict[str, str]] = []
-        seconds = {"data": 0.0, "model": 0.0}
+    def run(
+        self, batches: Sequence[range], advance: Callable[[int], None]
+    ) -> Iterator[tuple[range, FeatureTable]]:
+        """The sample numbers of each batch, and their table."""
         mark = time.perf_counter()
-        for batch in self._batches(rows):
+        for rows, batch in zip(batches, self._decoded(batches), strict=True):
+            self.clips.remember(rows, batch)
+            skipped: list[dict[str, str]] = []
             good = self._sift(batch, skipped)
-            seconds["data"] += time.perf_counter() - mark
+            self.seconds["data"] += time.perf_counter() - mark
             mark = time.perf_counter()
-            features += self._embed(good)
-            kept += good
-            seconds["model"] += time.perf_counter() - mark
-            mark = time.perf_counter()
+            features = self._embed(good)
+            self.seconds["model"] += time.perf_counter() - mark
+            labels = torch.tensor([sample.label for sample in good], dtype=torch.int64)
+            keys = [sample.key for sample in good]
+            yield rows, FeatureTable(features, labels, keys, self.clips.label_names, {"skipped": skipped})
             advance(len(batch))
-        table = FeatureTable(
-            torch.stack(features) if features else torch.empty(0, 0),
-            torch.tensor([sample.label for sample in kept], dtype=torch.int64),
-            [sample.key for sample in kept],
-            self.clips.label_names,
-            {"skipped": skipped},
-        )
-        return table, seconds
+            mark = time.perf_counter()
 
-    def _batches(self, rows: range) -> Iterator[list[PreparedSample | BadSample]]:
-        per_batch = max(1, self.batch_size // self.clips.views.count)
-        batches = [list(rows[first : first + per_batch]) for first in range(0, len(rows), per_batch)]
-        workers = 0 if self.clips.holds(rows) else min(self.num_workers, len(batches))
-        loader = DataLoader(self.clips, batch_sampler=batches, collate_fn=list, num_workers=workers)
-        for batch_rows, batch in zip(batches, loader, strict=True):
-            self.clips.remember(batch_rows, batch)
-            yield batch
+    def _decoded(self, batches: Sequence[range]) -> Iterator[list[PreparedSample | BadSample]]:
+        in_memory = all(self.clips.holds(rows) for rows in batches)
+        workers = 0 if in_memory else min(self.num_workers, len(batches))
+        loader = DataLoader(
+            self.clips, batch_sampler=[list(rows) for rows in batches], collate_fn=list, num_workers=workers
+        )
+        return iter(loader) if workers or in_memory else _one_ahead(iter(loader))
 
     def _sift(
         self, batch: list[PreparedSample | BadSample], skipped: list[dict[str, str]]
@@ -268,13 +320,26 @@ class _Extractor:
                 skipped.append({"key": sample.key, "reason": str(sample.error)})
         return good
 
-    def _embed(self, samples: list[PreparedSample]) -> list[Tensor]:
+    def _embed(self, samples: list[PreparedSample]) -> Tensor:
         if not samples:
-            return []
+            return torch.empty(0, 0)
         views = torch.cat([sample.inputs for sample in samples])
         parts = views.split(self.batch_size)
         embedded = [embed(self.model, part, self.clips.modality, self.space) for part in parts]
-        return [part.mean(dim=0) for part in torch.cat(embedded).split([len(s.inputs) for s in samples])]
+        of_samples = torch.cat(embedded).split([len(sample.inputs) for sample in samples])
+        if self.space == "tokens":
+            return torch.stack([part.flatten(0, 1) for part in of_samples])
+        return torch.stack([part.mean(dim=0) for part in of_samples])
+
+
+def _one_ahead(items: Iterator[Any]) -> Iterator[Any]:
+    """The same items, the next of which is made in a thread while the caller works on this one."""
+    end = object()
+    with ThreadPoolExecutor(1) as thread:
+        ahead = thread.submit(next, items, end)
+        while (item := ahead.result()) is not end:
+            ahead = thread.submit(next, items, end)
+            yield item
 
 
 @contextmanager

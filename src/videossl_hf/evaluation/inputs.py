@@ -13,8 +13,10 @@ from ..data.datasets import load_videos
 from ..errors import InputError
 from .baselines import BASELINES
 from .clips import PreparedClips
-from .features import ANSWERS
+from .features import ANSWERS, OF_BACKBONE
+from .folds import Fold, official_folds
 from .loading import default_device, load_model, load_processor, quiet_libraries
+from .processes import local_device
 from .splits import ExtractedSplit, extract_split
 
 __all__ = ["FeatureSource", "add_input_arguments"]
@@ -62,18 +64,22 @@ class FeatureSource:
             raise InputError(
                 f"the baseline {args.model} needs --processor MODEL: it sees the clips as that model would"
             )
-        self.device = torch.device(args.device) if args.device else default_device()
+        self.device = local_device(torch.device(args.device) if args.device else default_device())
         self.processor = load_processor(
             args.processor or args.model,
             revision=None if args.processor else args.revision,
             trust_remote_code=args.trust_remote_code,
         )
         self._networks: dict[str, Any] = {}
+        self._official: tuple[Any, list[Fold]] | None = None
 
     def clips(self, split: str, modality: str | None = None) -> PreparedClips:
         """A split as the model sees it."""
+        folds = self._folds()
         with quiet_libraries():
-            dataset = load_videos(self.args.data, split, revision=self.args.data_revision)
+            dataset = (
+                folds[0] if folds else load_videos(self.args.data, split, revision=self.args.data_revision)
+            )
         return PreparedClips(
             self.processor,
             dataset,
@@ -81,10 +87,23 @@ class FeatureSource:
             modality=modality or self.args.modality,
         )
 
+    def official_folds(self) -> list[Fold] | None:
+        """Which rows of the clips each official fold uses, where the arguments ask for official folds."""
+        folds = self._folds()
+        return folds[1] if folds else None
+
+    def _folds(self) -> tuple[Any, list[Fold]] | None:
+        if getattr(self.args, "folds", None) != "official":
+            return None
+        if self._official is None:
+            with quiet_libraries():
+                self._official = official_folds(self.args.data)
+        return self._official
+
     def network(self, space: str) -> nn.Module:
         """The model that gives features, the pre-training model that has the shared space, or the classifier
         that gives probabilities."""
-        space = "features" if space == "text" else space
+        space = "features" if space in OF_BACKBONE else space
         if space not in self._networks:
             self._networks[space] = self._load(space)
         return self._networks[space]

@@ -16,10 +16,11 @@ from transformers import (
     AutoProcessor,
 )
 from transformers.utils import logging
+from transformers.utils.hub import extract_commit_hash
 
 from ..errors import InputError
 from .baselines import BASELINES, make_baseline
-from .peers import PEERS, PeerModel, make_peer_processor, model_type, read_processor_settings
+from .peers import PEERS, PeerModel, file_of, make_peer_processor, model_type, read_processor_settings
 
 __all__ = ["default_device", "load_model", "load_processor", "quiet_libraries"]
 
@@ -84,13 +85,23 @@ def load_model(
     try:
         if not random_weights:
             with quiet_libraries():  # projection heads and classifiers that features do without are no news
-                return _as_ours(auto_class.from_pretrained(name, **settings).eval())
+                model = auto_class.from_pretrained(name, **settings).eval()
+            model.config._commit_hash = _commit(name, revision)
+            return _as_ours(model)
         config = AutoConfig.from_pretrained(name, **settings)
     except (OSError, ValueError) as error:
         raise _not_a_model(name, "model", error) from error
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return _as_ours(auto_class.from_config(config, trust_remote_code=trust_remote_code).eval())
+        model = auto_class.from_config(config, trust_remote_code=trust_remote_code).eval()
+    model.config._commit_hash = _commit(name, revision)
+    return _as_ours(model)
+
+
+def _commit(name: str, revision: str | None) -> str | None:
+    """The commit that a name on the Hub stood for, told by where its file was put; None of a folder."""
+    path = file_of(name, "config.json", revision)
+    return None if path is None or Path(name).is_dir() else extract_commit_hash(str(path), None)
 
 
 def _as_ours(model: Any) -> Any:

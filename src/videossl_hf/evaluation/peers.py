@@ -18,7 +18,15 @@ from transformers.utils import ModelOutput, cached_file
 from ..data.video_processing import VideoSSLVideoProcessor
 from ..errors import InputError
 
-__all__ = ["PEERS", "Peer", "PeerModel", "make_peer_processor", "model_type", "read_processor_settings"]
+__all__ = [
+    "PEERS",
+    "Peer",
+    "PeerModel",
+    "file_of",
+    "make_peer_processor",
+    "model_type",
+    "read_processor_settings",
+]
 
 _FILES = ("video_preprocessor_config.json", "preprocessor_config.json", "processor_config.json")
 
@@ -29,31 +37,34 @@ class Peer(NamedTuple):
     Attributes:
         pixels: the name of its input.
         frames: number of frames of a clip, from its configuration.
-        features: (clips, width), from the base model and its input.
+        features: tokens (clips, tokens, width), None where it has none over the whole clip, and the pooled
+            (clips, width), from the base model and its input.
         clips: settings of our processor that say which frames are taken.
     """
 
     pixels: str
     frames: Callable[[Any], int]
-    features: Callable[[Any, dict[str, Tensor]], Tensor]
+    features: Callable[[Any, dict[str, Tensor]], tuple[Tensor | None, Tensor]]
     clips: Callable[[int], dict[str, Any]]
 
 
-def _mean_token(model: Any, inputs: dict[str, Tensor]) -> Tensor:
-    return model(**inputs).last_hidden_state.mean(dim=1)
+def _mean_token(model: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    tokens = model(**inputs).last_hidden_state
+    return tokens, tokens.mean(dim=1)
 
 
-def _class_token(model: Any, inputs: dict[str, Tensor]) -> Tensor:
-    return model(**inputs).last_hidden_state[:, 0]
+def _class_token(model: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    tokens = model(**inputs).last_hidden_state
+    return tokens, tokens[:, 0]
 
 
-def _encoder_mean(model: Any, inputs: dict[str, Tensor]) -> Tensor:
-    return model(**inputs, skip_predictor=True).last_hidden_state.mean(dim=1)
+def _encoder_mean(model: Any, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    return _mean_token(model, inputs | {"skip_predictor": True})
 
 
-def _video_features(model: Any, inputs: dict[str, Tensor]) -> Tensor:
+def _video_features(model: Any, inputs: dict[str, Tensor]) -> tuple[None, Tensor]:
     found = model.get_video_features(**inputs)
-    return getattr(found, "pooler_output", found)
+    return None, getattr(found, "pooler_output", found)
 
 
 PEERS = {
@@ -104,20 +115,22 @@ class PeerModel(nn.Module):
         self.peer = PEERS[model.config.model_type]
 
     def forward(self, pixel_values_videos: Tensor) -> ModelOutput:
-        """`pooler_output` (clips, width) of a base model, or `logits` (clips, classes) of a classifier.
+        """`last_hidden_state` (clips, tokens, width) and `pooler_output` (clips, width) of a base model, or
+        `logits` (clips, classes) of a classifier.
 
         Args:
             pixel_values_videos: normalised clips (clips, frames, channels, height, width).
         """
         inputs = {self.peer.pixels: pixel_values_videos}
         if self.model.base_model is self.model:
-            return ModelOutput(pooler_output=self.peer.features(self.model, inputs))
+            tokens, pooled = self.peer.features(self.model, inputs)
+            return ModelOutput(last_hidden_state=tokens, pooler_output=pooled)
         return ModelOutput(logits=self.model(**inputs).logits)
 
 
 def model_type(name: str, revision: str | None = None) -> str | None:
     """The type that a model's config.json states; None where there is none, as beside a processor alone."""
-    path = _file_of(name, "config.json", revision)
+    path = file_of(name, "config.json", revision)
     if path is None:
         return None
     try:
@@ -126,7 +139,8 @@ def model_type(name: str, revision: str | None = None) -> str | None:
         raise InputError(f"cannot read config.json of {name}: {error}") from error
 
 
-def _file_of(name: str, file: str, revision: str | None) -> Path | None:
+def file_of(name: str, file: str, revision: str | None = None) -> Path | None:
+    """Where a model's file lies on this machine, downloaded if need be; None where it has no such file."""
     path = cached_file(
         name,
         file,
@@ -145,7 +159,7 @@ def read_processor_settings(name: str, revision: str | None = None) -> dict[str,
         InputError: there is none, or it is not JSON.
     """
     for file in _FILES:
-        path = _file_of(name, file, revision)
+        path = file_of(name, file, revision)
         if path is None:
             continue
         try:

@@ -15,16 +15,25 @@ chance, neither perfect nor useless. Median and mean rank are counted from 1, as
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
+from .scores import average_precisions
 from .table import check_features
 
-__all__ = ["class_ranks", "pair_ranks", "pair_ranks_from_similarity", "recall_at", "retrieval_figures"]
+__all__ = [
+    "class_average_precisions",
+    "class_ranks",
+    "class_ranks_from_similarity",
+    "pair_ranks",
+    "pair_ranks_from_similarity",
+    "recall_at",
+    "retrieval_figures",
+]
 
 
 def class_ranks(
@@ -52,6 +61,50 @@ def class_ranks(
     Raises:
         InputError: NaN features, other widths, or same_items with lists of different lengths.
     """
+    chunks = _compared(queries, query_labels, gallery, gallery_labels, same_items, chunk_size)
+    return torch.cat([class_ranks_from_similarity(similarity, right) for similarity, right in chunks])
+
+
+def class_ranks_from_similarity(similarity: Tensor, right: Tensor) -> Tensor:
+    """The same from similarities and which items are right, both (queries, items); the order of queries."""
+    if similarity.shape != right.shape or similarity.ndim != 2:
+        raise InputError(
+            f"need (queries, items) similarities and right items, got {tuple(similarity.shape)}, "
+            f"{tuple(right.shape)}"
+        )
+    best = similarity.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
+    better = ((similarity > best) & ~right).sum(dim=1)
+    equal = ((similarity == best) & ~right).sum(dim=1)
+    rank = better + 0.5 * equal.double()
+    return rank.masked_fill(~right.any(dim=1), torch.inf).cpu()
+
+
+def class_average_precisions(
+    queries: Tensor,
+    query_labels: Tensor,
+    gallery: Tensor,
+    gallery_labels: Tensor,
+    *,
+    same_items: bool = False,
+    chunk_size: int = 1024,
+) -> Tensor:
+    """Average precision of each query's ranking of the gallery, (queries,) float64; NaN without a right item.
+
+    Arguments and errors are those of `class_ranks`.
+    """
+    chunks = _compared(queries, query_labels, gallery, gallery_labels, same_items, chunk_size)
+    return torch.cat([average_precisions(similarity, right).cpu() for similarity, right in chunks])
+
+
+def _compared(
+    queries: Tensor,
+    query_labels: Tensor,
+    gallery: Tensor,
+    gallery_labels: Tensor,
+    same_items: bool,
+    chunk_size: int,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Similarities and which items are right, some queries at a time; an item itself is wrong and last."""
     check_features(queries, query_labels, name="query features")
     check_features(gallery, gallery_labels, name="gallery features")
     _check_widths(queries, gallery)
@@ -60,21 +113,15 @@ def class_ranks(
     gallery = F.normalize(gallery, dim=1)
     queries = F.normalize(queries.to(gallery), dim=1)
     query_labels, gallery_labels = query_labels.to(gallery.device), gallery_labels.to(gallery.device)
-    ranks = []
     for first in range(0, len(queries), chunk_size):
         chunk = slice(first, first + chunk_size)
         similarity = queries[chunk] @ gallery.T
-        wrong = query_labels[chunk, None] != gallery_labels[None]
-        right = ~wrong
+        right = query_labels[chunk, None] == gallery_labels[None]
         if same_items:
             rows = torch.arange(len(similarity), device=gallery.device)
+            similarity[rows, first + rows] = -torch.inf
             right[rows, first + rows] = False
-        best = similarity.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
-        rank = ((similarity > best) & wrong).sum(dim=1) + 0.5 * ((similarity == best) & wrong).sum(
-            dim=1
-        ).double()
-        ranks.append(rank.masked_fill(~right.any(dim=1), torch.inf))
-    return torch.cat(ranks).cpu()
+        yield similarity, right
 
 
 def pair_ranks(queries: Tensor, gallery: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ class FeatureTable:
     """Features of a split.
 
     Attributes:
-        features: (samples, width) float32.
+        features: (samples, width) float32, or of tokens (samples, tokens, width).
         labels: (samples,) int64, indices into `label_names`; -1 where a sample has none.
         keys: one name a sample, in the order of the rows (file name, or the sample's number).
         label_names: the names of the classes, or None where the data has no labels.

@@ -14,6 +14,6 @@ Paths are relative to the YAML file.
 
 from __future__ import annotations
 
-from .source import OFFICIAL_SETS, read_official
+from .source import OFFICIAL_SETS, count_folds, read_official
 
-__all__ = ["OFFICIAL_SETS", "read_official"]
+__all__ = ["OFFICIAL_SETS", "count_folds", "read_official"]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from ...errors import DataError
-from ..video_folder import VIDEO_EXTENSIONS, VideoTable
+from ..video_folder import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, VideoTable
 from .annotation import Annotation
 from .captions import didemo, msrvtt, msvd
 from .human_actions import hmdb51, ucf101
@@ -18,11 +18,10 @@ from .kinetics import kinetics
 from .motions import diving48, something_something
 from .sounds import esc50
 
-__all__ = ["OFFICIAL_SETS", "OfficialSet", "read_official"]
+__all__ = ["OFFICIAL_SETS", "OfficialSet", "count_folds", "read_official"]
 
 logger = logging.getLogger(__name__)
 
-SOUND_EXTENSIONS = frozenset({".wav", ".ogg", ".flac", ".mp3", ".m4a"})
 _KEYS = ("dataset", "videos", "annotations", "fold", "missing")
 
 
@@ -47,8 +46,22 @@ OFFICIAL_SETS = {
 }
 
 
-def read_official(path: Path, split: str) -> VideoTable:
+def count_folds(path: Path) -> int:
+    """How many official folds the data set that a YAML file names has.
+
+    Raises:
+        DataError: the file is wrong.
+    """
+    return OFFICIAL_SETS[_read_settings(path)["dataset"]].folds
+
+
+def read_official(path: Path, split: str, fold: int | None = None) -> VideoTable:
     """One split of the data set that a YAML file names.
+
+    Args:
+        path: of the file.
+        split: of the data set.
+        fold: instead of the file's own.
 
     Raises:
         DataError: the file or the annotation is wrong, the split or fold does not exist, or videos are
@@ -59,7 +72,7 @@ def read_official(path: Path, split: str) -> VideoTable:
     known = OFFICIAL_SETS[name]
     if split not in known.splits:
         raise DataError(f"{path}: {name} has no split {split!r}: it has {', '.join(known.splits)}")
-    fold = settings.get("fold", 1)
+    fold = settings.get("fold", 1) if fold is None else fold
     if not isinstance(fold, int) or not 1 <= fold <= known.folds:
         raise DataError(f"{path}: {name} has the folds 1 to {known.folds}, got {fold!r}")
     annotations, videos = (path.parent / str(settings[key]) for key in ("annotations", "videos"))
