@@ -22,7 +22,9 @@ from videossl_hf.data.datasets import load_videos
 from videossl_hf.data.sounding_shapes.motions import CLASS_NAMES
 from videossl_hf.data.sounding_shapes.word_tokenizer import word_tokenizer
 from videossl_hf.errors import CheckpointError, DataError, RecipeError
+from videossl_hf.evaluation.clip_values import read_clip_values
 from videossl_hf.evaluation.results import read_results
+from videossl_hf.training.cross_validation import finetune_folds
 from videossl_hf.training.finetune import finetune
 from videossl_hf.training.pretrain import pretrain
 from videossl_hf.training.recipe import Recipe, load_recipe, make_recipe
@@ -240,6 +242,44 @@ def test_two_processes_train_one_classifier_and_score_every_clip_once(
         one, two = ([entry[name] for entry in entries if name in entry] for entries in logs)
         assert len(one) >= 3
         assert two == pytest.approx(one, rel=1e-4), name
+
+
+def test_folds_are_trained_chosen_and_scored_apart_and_averaged(clips: Path, tmp_path: Path) -> None:
+    tiny_videomoco.make_model().save_pretrained(tmp_path / "pretrained")
+    run, small = tmp_path / "run", tmp_path / "three classes"
+    for number, file in enumerate(sorted((clips / "train").glob("*.mp4"))):
+        (small / f"class {number % 3}").mkdir(parents=True, exist_ok=True)
+        (small / f"class {number % 3}" / file.name).symlink_to(file)
+    made = recipe(
+        "videomoco", small, run, training__init_from=str(tmp_path / "pretrained"), training__max_steps=2,
+        augmentation={"decode_short_side": 16, "blend_probability": 1.0},
+    )  # fmt: skip
+    result = finetune_folds(made, "2", views="2x1", average="logits", console=Console(quiet=True))
+    assert read_results(run / "results.json") == [result]
+    assert (result.protocol["name"], result.protocol["folds"], result.views) == ("finetune", 2, "2x1")
+    assert result.data["samples"] == result.figures["top1"].samples == 24
+    kept = read_clip_values(run / "results.json", result)
+    assert kept is not None
+    assert len(set(kept.keys)) == 24, "every clip is tested once"
+    for number in (1, 2):
+        measured = [entry["step"] for entry in log(run / f"fold-{number}") if "eval_top1" in entry]
+        assert measured == [0, 1, 2]
+    again = finetune_folds(made, "2", views="2x1", average="logits", console=Console(quiet=True))
+    assert again.figures == result.figures, "finished folds are gone on from, not trained anew"
+
+
+def test_folds_of_what_does_not_fit_are_refused(clips: Path, tmp_path: Path, capsys: Any) -> None:
+    made = recipe("videomoco", clips, tmp_path / "run")
+    with pytest.raises(RecipeError, match="a number or"):
+        finetune_folds(made, "many")
+    with pytest.raises(DataError, match="no official folds"):
+        finetune_folds(made, "official")
+    pretraining = recipe("videomoco", clips, tmp_path / "run", task="pretraining", evaluation={})
+    with pytest.raises(RecipeError, match="task classification"):
+        finetune_folds(pretraining, "2")
+    file = str(RECIPES / "videomoco/finetune_ucf101.yaml")
+    assert main(["finetune", file, "--data.train", str(clips), "--views", "2x1"]) == 1
+    assert "--views and --average are of --folds" in capsys.readouterr().err
 
 
 def test_each_task_is_told_to_go_to_its_own_script(clips: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,7 +16,31 @@ from torch import Tensor
 
 from ..errors import ConfigurationError
 
-__all__ = ["Blend", "apply_blend", "cutmix_box", "draw_blend", "smooth_labels"]
+__all__ = ["Blend", "apply_blend", "blend_batch", "cutmix_box", "draw_blend", "smooth_labels"]
+
+
+class BlendSettings(Protocol):
+    """The fields of an augmentation that blending reads."""
+
+    @property
+    def label_smoothing(self) -> float:
+        """Share of each label that is spread over all classes."""
+
+    @property
+    def blend_probability(self) -> float:
+        """Of blending a batch at all."""
+
+    @property
+    def cutmix_probability(self) -> float:
+        """Share of blended batches that CutMix blends."""
+
+    @property
+    def mixup_alpha(self) -> float:
+        """Of Mixup's Beta distribution."""
+
+    @property
+    def cutmix_alpha(self) -> float:
+        """Of CutMix's."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +129,36 @@ def apply_blend(videos: Tensor, labels: Tensor, blend: Blend) -> tuple[Tensor, T
         mixed[..., top:bottom, left:right] = videos[others][..., top:bottom, left:right]
         weight = _kept_share(blend.box, videos.shape[-2], videos.shape[-1])
     return mixed, torch.lerp(labels[others.to(labels.device)], labels, weight)
+
+
+def blend_batch(
+    videos: Tensor, labels: Tensor, num_classes: int, settings: BlendSettings, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Smooth the labels, draw whether and how the batch is blended, and blend it.
+
+    Args:
+        videos: `(batch, ..., height, width)`.
+        labels: classes `(batch,)`.
+        num_classes: of the answers.
+        settings: an augmentation with these fields.
+        generator: source of all draws.
+
+    Returns:
+        The clips, and probabilities `(batch, num_classes)`.
+    """
+    soft = smooth_labels(labels, num_classes, settings.label_smoothing)
+    if torch.rand((), generator=generator, dtype=torch.float64).item() >= settings.blend_probability:
+        return videos, soft
+    blend = draw_blend(
+        len(videos),
+        videos.shape[-2],
+        videos.shape[-1],
+        generator,
+        mixup_alpha=settings.mixup_alpha,
+        cutmix_alpha=settings.cutmix_alpha,
+        cutmix_probability=settings.cutmix_probability,
+    )
+    return apply_blend(videos, soft, blend)
 
 
 def _kept_share(box: tuple[int, int, int, int], height: int, width: int) -> float:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigurationError, DataError
+from .blending import blend_batch
 from .loading import SampleLoader
 from .spatial_crop import draw_resized_crop_box, resized_crop
 
@@ -34,6 +35,14 @@ class LabelledClipAugmentation:
     """Width over height of what is cut out, log-uniform."""
     flip_probability: float = 0.0
     """Of a mirrored clip; 0.5 is usual where left and right mean nothing."""
+    blend_probability: float = 0.0
+    """Of blending the clips of a batch with each other, by Mixup or CutMix."""
+    cutmix_probability: float = 0.5
+    """Share of blended batches that CutMix blends."""
+    mixup_alpha: float = 0.8
+    cutmix_alpha: float = 1.0
+    label_smoothing: float = 0.0
+    """Share of each label that is spread over all classes."""
 
     def __post_init__(self) -> None:
         for name, high in (("crop_area", 1.0), ("crop_ratio", float("inf"))):
@@ -43,16 +52,25 @@ class LabelledClipAugmentation:
                 raise ConfigurationError(
                     f"{name} must be two numbers (low, high) above 0 and at most {high}, got {value}"
                 )
-        if not 0 <= self.flip_probability <= 1:
-            raise ConfigurationError(f"flip_probability must lie in [0, 1], got {self.flip_probability}")
+        for name in ("flip_probability", "blend_probability", "cutmix_probability", "label_smoothing"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigurationError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        if self.mixup_alpha <= 0 or self.cutmix_alpha <= 0:
+            raise ConfigurationError("mixup_alpha and cutmix_alpha must be positive")
+
+    @property
+    def softens_labels(self) -> bool:
+        """Whether labels become probabilities."""
+        return self.blend_probability > 0 or self.label_smoothing > 0
         if self.temporal_views < 1 or (self.decode_short_side or 1) < 1:
             raise ConfigurationError("temporal_views and decode_short_side must be at least 1")
 
 
 class LabelledClipCollator:
-    """Undecoded samples to the arguments of a `ForVideoClassification`: its inputs, and `labels` (batch,).
+    """Undecoded samples to the arguments of a `ForVideoClassification`: its inputs, and `labels` (batch,), or
+    probabilities (batch, classes) where clips are blended or labels smoothed.
 
-    What happens to a clip depends on its sample's seed alone.
+    What happens to a clip depends on its sample's seed alone; how a batch is blended, on that of its first.
 
     Args:
         config: of the model; says how many classes there are.
@@ -80,19 +98,29 @@ class LabelledClipCollator:
             DataError: a sample without a label of the model's classes, or too many bad samples.
             DecodeError, InputError: a bad sample, where the loader's policy is to raise.
         """
-        clips, labels = zip(*self.loader.load_batch(samples, self._decode), strict=True)
+        decoded = self.loader.load_batch(samples, self._decode)
+        clips = [clip for clip, _, _ in decoded]
+        labels = torch.tensor([label for _, label, _ in decoded])
+        if self.augmentation.softens_labels:
+            videos, labels = blend_batch(
+                torch.stack(clips), labels, self.num_labels, self.augmentation, decoded[0][2]
+            )
+            clips = list(videos)
         inputs = self.video_processor(
-            list(clips),
+            clips,
             do_sample_frames=False,
             do_resize=False,
             do_center_crop=False,
             input_data_format="channels_first",
             return_tensors="pt",
         )
-        return {**inputs, "labels": torch.tensor(labels)}
+        return {**inputs, "labels": labels}
 
-    def _decode(self, sample: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, int]:
-        """The augmented clip (frames, channels, height, width) in [0, 1], and its class."""
+    def _decode(
+        self, sample: dict[str, Any], generator: torch.Generator
+    ) -> tuple[Tensor, int, torch.Generator]:
+        """The augmented clip (frames, channels, height, width) in [0, 1], its class, and what draws go on
+        from."""
         label = sample.get("label")
         if label is None or not 0 <= label < self.num_labels:
             raise DataError(f"a label from 0 to {self.num_labels - 1} is needed, got {label!r}")
@@ -110,4 +138,4 @@ class LabelledClipCollator:
         box = draw_resized_crop_box(height, width, area, ratio, generator)
         size = self.video_processor.crop_size
         clip = resized_crop([clip], [box], (size["height"], size["width"]))[0] / 255
-        return (clip.flip(-1) if flip < augmentation.flip_probability else clip), int(label)
+        return (clip.flip(-1) if flip < augmentation.flip_probability else clip), int(label), generator

@@ -189,7 +189,7 @@ def hold_out(labels: Tensor, share: float = 0.2, seed: int = 0) -> tuple[Tensor,
         held.append(rows[torch.randperm(len(rows), generator=generator)[:count]])
     out = torch.cat(held).sort().values
     if len(out) == 0:
-        raise DataError("no class has a second sample to choose l2 on: give a validation split, or fix l2")
+        raise DataError("no class has a second sample to choose settings on: give a validation split")
     kept = torch.ones(len(labels), dtype=torch.bool)
     kept[out] = False
     return kept.nonzero().flatten(), out

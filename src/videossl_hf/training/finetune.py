@@ -24,6 +24,7 @@ from ..data.datasets import load_videos
 from ..data.labelled_clips import LabelledClipCollator
 from ..data.loading import SampleLoader
 from ..errors import CheckpointError, ConfigurationError, DataError, RecipeError
+from ..evaluation.features import ANSWERS
 from ..registry import find_class, has_class
 from .monitor import AccuracyMonitor, draw_subset
 from .processors import make_processor
@@ -36,16 +37,39 @@ __all__ = ["add_arguments", "finetune", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `videossl finetune` and of training/finetune.py."""
     add_recipe_arguments(parser, "training/recipes/ila/adapt.yaml")
+    parser.add_argument(
+        "--folds", metavar="N|official",
+        help="train and score once a fold: N of cross-validation over data.train, or those of an official "
+        "data set; the averaged figures go into results.json of the output folder",
+    )  # fmt: skip
+    parser.add_argument("--views", help="with --folds: clips x crops of each test video (1x1)")
+    parser.add_argument(
+        "--average", choices=ANSWERS, help="with --folds: what is averaged over the views (probabilities)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Load the recipe and train; returns the exit code."""
-    recipe, resume = read_arguments(args)
-    finetune(recipe, resume=resume)
+    recipe, resume = read_arguments(args, ("folds", "views", "average"))
+    if args.folds:
+        from .cross_validation import finetune_folds
+
+        settings = {name: getattr(args, name) for name in ("views", "average") if getattr(args, name)}
+        finetune_folds(recipe, args.folds, resume=resume, **settings)
+    elif args.views or args.average:
+        raise RecipeError("--views and --average are of --folds; `videossl evaluate` scores a single run")
+    else:
+        finetune(recipe, resume=resume)
     return 0
 
 
-def finetune(recipe: Recipe, *, resume: str = "auto", console: Console | None = None) -> TrainingRun:
+def finetune(
+    recipe: Recipe,
+    *,
+    resume: str = "auto",
+    console: Console | None = None,
+    samples: Mapping[str, Any] | None = None,
+) -> TrainingRun:
     """Train a classifier; every process of a distributed run calls this.
 
     The run's folder holds the last model and, with `evaluation.accuracy_every`, in `best` the one with the
@@ -54,6 +78,8 @@ def finetune(recipe: Recipe, *, resume: str = "auto", console: Console | None = 
     Args:
         recipe: of the task "classification", see `recipe.load_recipe`.
         resume, console: see `runs.train_by_recipe`, also for further errors.
+        samples: "train" and "validation" clips (datasets of `load_videos`) instead of those that the recipe
+            names, for a fold.
 
     Raises:
         RecipeError: the recipe is one of pre-training, or settings that cannot work.
@@ -90,10 +116,11 @@ def finetune(recipe: Recipe, *, resume: str = "auto", console: Console | None = 
         def collator(loader: SampleLoader) -> Any:
             return collator_class(model.config, processor, recipe.augmentation, loader)
 
-        monitor = _monitor(recipe, processor, labels, args)
+        monitor = _monitor(recipe, processor, labels, args, (samples or {}).get("validation"))
         return Parts(model.train(), processor, collator, monitor, "eval_top1" if monitor else None)
 
-    return train_by_recipe(recipe, make_parts, resume=resume, console=console)
+    dataset = samples["train"] if samples else None
+    return train_by_recipe(recipe, make_parts, resume=resume, console=console, dataset=dataset)
 
 
 def _checkpoint_settings(source: str) -> dict[str, Any]:
@@ -191,12 +218,13 @@ def _freeze_backbone(model: Any) -> None:
 
 
 def _monitor(
-    recipe: Recipe, processor: Any, labels: list[str], args: TrainingArguments
+    recipe: Recipe, processor: Any, labels: list[str], args: TrainingArguments, clips: Any = None
 ) -> AccuracyMonitor | None:
     settings, data = recipe.evaluation, recipe.data
     if settings.accuracy_every is None:
         return None
-    clips = load_videos(data.validation or data.train, data.validation_split, revision=data.revision)
+    if clips is None:
+        clips = load_videos(data.validation or data.train, data.validation_split, revision=data.revision)
     if _class_names(clips, data.validation or data.train) != labels:
         raise DataError("the validation videos have other classes than those that are trained on")
     return AccuracyMonitor(

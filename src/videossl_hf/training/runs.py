@@ -7,7 +7,7 @@ then the output folder, the checkpoint to go on from and the processes, then the
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,17 +114,27 @@ def add_recipe_arguments(parser: argparse.ArgumentParser, example: str) -> None:
     )
 
 
-def read_arguments(args: argparse.Namespace) -> tuple[Recipe, str]:
-    """The recipe of a command line, and what it says of resuming."""
+def read_arguments(args: argparse.Namespace, options: Sequence[str] = ()) -> tuple[Recipe, str]:
+    """The recipe of a command line, and what it says of resuming.
+
+    Args:
+        args: of a parser with `add_recipe_arguments`; further `options` of it that stand behind the recipe
+        are
+            set in it.
+        options: their names.
+    """
     overrides = list(args.overrides)
-    resume = args.resume
-    while "--resume" in overrides:  # stands behind the recipe, where all is left to us
-        position = overrides.index("--resume")
-        if position + 1 == len(overrides):
-            raise RecipeError("--resume needs auto, never or a checkpoint folder")
-        resume = overrides[position + 1]
-        del overrides[position : position + 2]
-    return load_recipe(args.recipe, overrides), resume
+    for name in ("resume", *options):
+        while f"--{name}" in overrides:  # stands behind the recipe, where all is left to us
+            position = overrides.index(f"--{name}")
+            if position + 1 == len(overrides):
+                raise RecipeError(
+                    f"--{name} needs a value"
+                    + (": auto, never or a checkpoint folder" if name == "resume" else "")
+                )
+            setattr(args, name, overrides[position + 1])
+            del overrides[position : position + 2]
+    return load_recipe(args.recipe, overrides), args.resume
 
 
 def train_by_recipe(
@@ -133,6 +143,7 @@ def train_by_recipe(
     *,
     resume: str = "auto",
     console: Console | None = None,
+    dataset: Any = None,
 ) -> TrainingRun:
     """Train what `make_parts` makes; every process of a distributed run calls this.
 
@@ -142,6 +153,7 @@ def train_by_recipe(
             arguments, once the random state is seeded.
         resume: "auto", "never" or a checkpoint folder, see `checkpoints.choose_checkpoint`.
         console: where the first process reports; by default the terminal.
+        dataset: training samples instead of those that the recipe names.
 
     Raises:
         RecipeError, ConfigurationError: settings that cannot work (before anything heavy is done).
@@ -159,7 +171,7 @@ def train_by_recipe(
     _check_processes(recipe, args, checkpoint, console)
 
     with quiet_libraries():
-        dataset, train_data, replacements = _training_data(recipe, args)
+        dataset, train_data, replacements = _training_data(recipe, args, dataset)
         set_seed(recipe.training.seed)
         parts = make_parts(dataset, args)
         loader, *others = (_loader(recipe, output_dir, samples) for samples in replacements)
@@ -315,10 +327,13 @@ def _taking_turns(recipe: Recipe, parts: Parts, first: Any, loaders: list[Sample
     return AlternatingCollator([first, *others])
 
 
-def _training_data(recipe: Recipe, args: TrainingArguments) -> tuple[Any, Any, list[SeededDataset | None]]:
+def _training_data(
+    recipe: Recipe, args: TrainingArguments, dataset: Any = None
+) -> tuple[Any, Any, list[SeededDataset | None]]:
     """The undecoded samples, the same with seeds, and of each data set those that may replace a bad one."""
     data, seed = recipe.data, recipe.training.seed
-    dataset = load_videos(data.train, data.train_split, streaming=data.streaming, revision=data.revision)
+    if dataset is None:
+        dataset = load_videos(data.train, data.train_split, streaming=data.streaming, revision=data.revision)
     if data.streaming:
         stream = SeededStream(
             dataset,

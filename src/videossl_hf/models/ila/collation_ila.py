@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ...data.augment import crop_clips, normalize_clips
-from ...data.blending import apply_blend, draw_blend, smooth_labels
+from ...data.blending import blend_batch
 from ...data.clip_draw import ClipDraw
 from ...data.erasing import draw_erased_box
 from ...data.jitter import check_jitter, jitter_factors
@@ -167,26 +167,10 @@ class ILACollator:
             if erased is not None:
                 top, left, height, width = erased
                 video[..., top : top + height, left : left + width] = 0
-        labels = smooth_labels(
-            torch.tensor([clip.label for clip in clips]),
-            self.config.num_labels,
-            self.augmentation.label_smoothing,
+        labels = torch.tensor([clip.label for clip in clips])
+        videos, labels = blend_batch(
+            videos, labels, self.config.num_labels, self.augmentation, clips[0].generator
         )
-        generator = clips[0].generator
-        if (
-            torch.rand((), generator=generator, dtype=torch.float64).item()
-            < self.augmentation.blend_probability
-        ):
-            blend = draw_blend(
-                len(clips),
-                size,
-                size,
-                generator,
-                mixup_alpha=self.augmentation.mixup_alpha,
-                cutmix_alpha=self.augmentation.cutmix_alpha,
-                cutmix_probability=self.augmentation.cutmix_probability,
-            )
-            videos, labels = apply_blend(videos, labels, blend)
         return {"pixel_values_videos": videos, "labels": labels}
 
     def _decode(self, sample: dict[str, Any], generator: torch.Generator) -> _Clip:
