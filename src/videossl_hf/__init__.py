@@ -21,9 +21,14 @@ from .remote_code import AUTO_CLASSES
 __version__ = "0.1.0"
 
 _PIPELINES = {
+    "video-feature-extraction": ("hub.pipeline_features.VideoFeatureExtractionPipeline", "AutoModel"),
     "zero-shot-video-classification": (
-        "hub.zero_shot_video_classification.ZeroShotVideoClassificationPipeline",
+        "hub.pipeline_zero_shot.ZeroShotVideoClassificationPipeline",
         "AutoModel",
+    ),
+    "windowed-video-classification": (
+        "hub.pipeline_classification.WindowedVideoClassificationPipeline",
+        "AutoModelForVideoClassification",
     ),
 }
 """Task -> our pipeline's class, and the Auto class that loads its model."""

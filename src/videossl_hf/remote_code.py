@@ -18,11 +18,21 @@ import functools
 import inspect
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["AUTO_CLASSES", "Bundle", "RemoteCodeError", "SavesItsCode", "auto_map", "bundle", "write_code"]
+__all__ = [
+    "AUTO_CLASSES",
+    "Bundle",
+    "RemoteCodeError",
+    "SavesItsCode",
+    "auto_map",
+    "bundle",
+    "flatten_closure",
+    "write_code",
+]
 
 AUTO_CLASSES = {
     "AutoConfig": ("configuration", "Config"),
@@ -119,6 +129,7 @@ class SavesItsCode:
         """The settings as transformers lists them, with the method's complete `auto_map`."""
         output: dict[str, Any] = super().to_dict()  # type: ignore[misc]
         output.pop("auto_map", None)  # one that was read from a Hub repository names that repository
+        output.pop("custom_pipelines", None)  # `videossl push` adds them, with the files that they name
         if names := auto_map(type(self)):
             output["auto_map"] = names
         return output
@@ -173,12 +184,19 @@ def _method_in(folder: Path, name: str, package: str) -> _Method | None:
     return _Method(tuple(entries.items()), package, names)
 
 
-@functools.cache
-def _flat_files(method: _Method) -> dict[str, str]:
-    """File name -> flattened source of the entry files and of all that they import."""
+def flatten_closure(paths: Sequence[Path], package: str) -> dict[str, str]:
+    """File name -> flattened source of some files and of all that they import, step by step.
+
+    Args:
+        paths: files of the package.
+        package: its name, which no file may import absolutely.
+
+    Raises:
+        RemoteCodeError: when they cannot lie in one folder.
+    """
     files: dict[str, str] = {}
     origin: dict[str, Path] = {}
-    waiting = [path for _, path in method.entries]
+    waiting = list(paths)
     while waiting:
         path = waiting.pop()
         if origin.setdefault(path.name, path) != path:
@@ -187,13 +205,20 @@ def _flat_files(method: _Method) -> dict[str, str]:
                 "in one folder, rename one of them"
             )
         if path.name not in files:
-            files[path.name], imported = _flatten(path, method.package)
+            files[path.name], imported = _flatten(path, package)
             waiting.extend(imported)
+    return dict(sorted(files.items()))
+
+
+@functools.cache
+def _flat_files(method: _Method) -> dict[str, str]:
+    """The closure of a method's entry files, each of which also names the others."""
     entries = [path for _, path in method.entries]
+    files = flatten_closure(entries, method.package)
     for path in entries:
         others = [other.stem for other in entries if other != path]
         files[path.name] = _name_companions(files[path.name], others)
-    return dict(sorted(files.items()))
+    return files
 
 
 def _class_names(path: Path) -> set[str]:

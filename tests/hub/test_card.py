@@ -18,10 +18,10 @@ from videossl_hf.evaluation.results import Figure, Result, write_results
 from videossl_hf.hub.card import check_figures, render_card, render_planned_card
 from videossl_hf.hub.facts import MethodFacts, method_facts
 from videossl_hf.hub.origin import Origin, hub_license, write_origin
-from videossl_hf.registry import METHODS
+from videossl_hf.registry import COMPANIONS, METHODS
 
 CARDS = Path(__file__).parents[2] / "model_cards"
-PLANNED = [name for method in METHODS for name in method_facts(method).planned]
+PLANNED = [name for method in (*METHODS, *COMPANIONS) for name in method_facts(method).planned]
 
 
 def make_result(model: dict, value: float = 71.43) -> Result:
@@ -62,7 +62,9 @@ def test_the_card_in_the_repository_is_the_rendered_one(name: str) -> None:
 def test_a_planned_card_says_that_there_are_no_weights_and_how_to_make_them(name: str) -> None:
     card = ModelCard(planned_card(name))
     assert "Not published yet" in card.text
-    assert re.search(r"accelerate launch training/(pretrain|finetune)\.py", card.text)
+    assert re.search(r"accelerate launch training/(pretrain|finetune)\.py|videossl convert", card.text)
+    for recipe in re.findall(r"`(training/recipes/[\w/.]+)`", card.text):
+        assert (CARDS.parent / recipe).is_file()
     assert card.data.eval_results is None
     check_figures(str(card), [])
 

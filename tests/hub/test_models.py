@@ -1,4 +1,5 @@
-"""Models and processors through the Hub: pushed by their own methods, loaded by id in other processes."""
+"""Models and processors of every method through the Hub: pushed by their own methods and by `videossl push`,
+loaded by id in other processes. A few processes do the work of all methods: each takes seconds to start."""
 
 from __future__ import annotations
 
@@ -11,49 +12,113 @@ import numpy as np
 import pytest
 from server import LoopbackHub
 
-from models.tiny_stica import make_config
+from videossl_hf.registry import METHODS
 
-ID = "videossl/stica-k400"
 ROOT = Path(__file__).parents[2]
 README, CARDS = ROOT / "README.md", ROOT / "model_cards"
-FEATURES = """
-def features(model, processor):
-    import torch
-    inputs = processor(os.environ["CLIP"], return_tensors="pt")
-    with torch.no_grad():
-        return model(**inputs).pooler_output.tolist()
-"""
-PUSH = f"""
-import os, re, shutil, torch, videossl_hf
-from pathlib import Path
-from huggingface_hub import HfApi
+ALL = (*METHODS, "dvae")
+READERS = ("tvts", "ila")  # of texts
+COMMON = """
+import os, torch
 from transformers import AutoModel, AutoModelForPreTraining, AutoModelForVideoClassification, AutoProcessor
 from transformers import pipeline
-from models.tiny_stica import make_config, make_processor
-from videossl_hf import STiCAForPreTraining
+torch.set_num_threads(1)
+
+def compute(repository, **options):
+    # Features of the clip, or codes.
+    processor = AutoProcessor.from_pretrained(repository, **options)
+    model = AutoModel.from_pretrained(repository, **options).eval()
+    with torch.no_grad():
+        output = model(**processor(videos=os.environ["CLIP"], return_tensors="pt"))
+    return output["codes" if "codes" in output else "pooler_output"].tolist()
+
+def pipes(method, **options):
+    # What every pipeline of the method says of the clip, by repositories that `videossl push` made.
+    said = {}
+    extract = pipeline("video-feature-extraction", f"alice/{method}", **options)
+    said["features"] = extract(os.environ["CLIP"])["features"]
+    hears = {"audio": True} if method == "stica" else {}
+    said["windows"] = extract([os.environ["CLIP"]] * 2, window_seconds=1, batch_size=3, **hears)[1]
+    if method in ("tvts", "ila"):
+        classify = pipeline("zero-shot-video-classification", f"alice/{method}", **options)
+        said["named"] = classify(os.environ["CLIP"], candidate_labels=["left", "right"])
+    repository = f"alice/{method}-classifier"
+    said["classes"] = pipeline("video-classification", repository, **options)(os.environ["CLIP"])
+    windowed = pipeline("windowed-video-classification", repository, **options)
+    said["same classes"] = windowed(os.environ["CLIP"])
+    said["timed"] = windowed(os.environ["CLIP"], window_seconds=1, top_k=2)
+    return said
+"""
+PUSH = f"""
+{COMMON}
+import contextlib, io, re, shutil
+from pathlib import Path
+from huggingface_hub import HfApi
+import videossl_hf
+from common.tiny import tiny
+from models.tiny_vimpac import make_tokenizer
+from videossl_hf import DVAEProcessor, cli
 from videossl_hf.evaluation.fingerprint import model_identity
 from videossl_hf.evaluation.loading import load_model
-{FEATURES}
-model, processor = STiCAForPreTraining(make_config()).eval(), make_processor()
-model.push_to_hub("{ID}")
-first = processor.push_to_hub("{ID}").oid
-answer["first"], answer["features"] = first, features(model.base_model, processor)
-torch.nn.init.zeros_(model.base_model.video_model.backbone.stem.norm.weight)
-model.push_to_hub("{ID}")
-answer["changed"] = features(model.base_model, processor)
+from videossl_hf.registry import METHODS, find_class, has_class
 
-processor = AutoProcessor.from_pretrained("{ID}")
-answer["by_id"] = features(AutoModel.from_pretrained("{ID}"), processor)
-answer["pinned"] = features(AutoModel.from_pretrained("{ID}", revision=first), processor)
-identities = [model_identity(load_model("{ID}", revision=revision)) for revision in (first, None)]
-answer["revisions"] = [identity["revision"] for identity in identities]
-answer["newest"] = HfApi().model_info("{ID}").sha
-answer["pretraining"] = type(AutoModelForPreTraining.from_pretrained("{ID}")).__module__
-classifier = AutoModelForVideoClassification.from_pretrained("{ID}", num_labels=3)
-classifier.push_to_hub("videossl/classifier")
-processor.push_to_hub("videossl/classifier")
-classify = pipeline("video-classification", "videossl/classifier")
-answer["labels"] = [row["label"] for row in classify(os.environ["CLIP"])]
+def parts(method):
+    # The model that a training leaves, and its processor.
+    torch.manual_seed(0)
+    if method == "dvae":
+        model = make_tokenizer()
+        return model, DVAEProcessor.from_config(model.config, size=32, crop_size=32)
+    suffix = "ForPreTraining" if has_class(method, "ForPreTraining") else "ForVideoClassification"
+    model = find_class(method, suffix)(tiny(method).make_config()).eval()
+    return model, tiny(method).make_processor()
+
+def push(*arguments):
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        assert cli.main(["push", *arguments, "--license", "cc-by-4.0"]) == 0
+    return out.getvalue()
+
+shutil.copy(os.environ["CLIP"], "clip.mp4")
+for method in (*METHODS, "dvae"):
+    found = answer[method] = {{}}
+    own = f"videossl/{{method}}"
+    model, processor = parts(method)
+    model.push_to_hub(own)
+    found["first"] = processor.push_to_hub(own).oid
+    found["computed"] = compute(own)
+    model.save_pretrained(method)
+    processor.save_pretrained(method)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter.data)
+    model.push_to_hub(own)
+    found["changed"] = compute(own)
+    found["pinned"] = compute(own, revision=found["first"])
+    identities = [model_identity(load_model(own, revision=revision)) for revision in (found["first"], None)]
+    found["revisions"] = [identity["revision"] for identity in identities]
+    found["newest"] = HfApi().model_info(own).sha
+    found["module"] = type(AutoModel.from_pretrained(own)).__module__
+    found["pushed"] = push(method, f"alice/{{method}}")
+    if method in METHODS:
+        torch.manual_seed(1)
+        names = dict(enumerate(tiny("ila").LABELS))
+        classifier = AutoModelForVideoClassification.from_pretrained(method, id2label=names)
+        for name, parameter in classifier.named_parameters():  # some start from zeros, where all classes tie
+            if not name.startswith(classifier.base_model_prefix) and parameter.ndim > 1:
+                torch.nn.init.normal_(parameter.data)
+        classifier.save_pretrained(f"{{method}}-classifier")
+        processor.save_pretrained(f"{{method}}-classifier")
+        push(f"{{method}}-classifier", f"alice/{{method}}-classifier")
+        found["pipes"] = pipes(method)
+    found["examples"] = 0
+    for kind in ("", "-classifier") if method in METHODS else ("",):
+        card = Path(HfApi().hf_hub_download(f"alice/{{method}}{{kind}}", "README.md")).read_text()
+        example = {{}}
+        for block in re.findall("```python\\n(.*?)```", card, re.DOTALL):
+            exec(block.replace('["walk", "run"]', '["left", "right"]'), example)
+            found["examples"] += 1
+        result = example.get("features", example.get("codes"))
+        found[f"example{{kind}}"] = list(result.shape)
 
 HfApi().create_repo("alice/hidden", private=True)
 HfApi().upload_file(path_or_fileobj=b"{{}}", path_in_repo="config.json", repo_id="alice/hidden")
@@ -61,41 +126,46 @@ try:
     AutoModel.from_pretrained("alice/hidden", token=False)
 except OSError as error:
     answer["hidden"] = str(error)
-
-shutil.copy(os.environ["CLIP"], "clip.mp4")
-example = {{}}
-exec(re.search("```python\\n(.*?)```", Path(os.environ["CARD"]).read_text(), re.DOTALL)[1], example)
-answer["example"] = list(example["features"].shape)
 """
-# What a process without the package does; `first` is put before it.
+# What a process without the package does; `first`, the commits to pin by method, is put before it.
 REMOTE = f"""
-import os, sys
-from transformers import AutoModel, AutoProcessor, AutoModelForPreTraining, pipeline
-{FEATURES}
+{COMMON}
+import sys
+answer["refused"] = []
+for repository, auto in (("videossl/stica", AutoModel), ("alice/tvts", AutoProcessor)):
+    try:
+        auto.from_pretrained(repository, trust_remote_code=False)
+    except ValueError as error:
+        answer["refused"].append(str(error))
 try:
-    AutoModel.from_pretrained("{ID}", trust_remote_code=False)
+    pipeline("video-feature-extraction", "alice/stica", trust_remote_code=False)
 except ValueError as error:
-    answer["refused"] = str(error)
-options = {{"trust_remote_code": True, "revision": first}}
-model = AutoModel.from_pretrained("{ID}", **options)
-processor = AutoProcessor.from_pretrained("{ID}", **options)
-answer["features"] = features(model, processor)
-answer["pretraining"] = type(AutoModelForPreTraining.from_pretrained("{ID}", **options)).__name__
-classify = pipeline("video-classification", "videossl/classifier", trust_remote_code=True)
-answer["labels"] = [row["label"] for row in classify(os.environ["CLIP"])]
-model.push_to_hub("alice/again")
-processor.push_to_hub("alice/again")
-parts = [auto.from_pretrained("alice/again", trust_remote_code=True) for auto in (AutoModel, AutoProcessor)]
-answer["again"] = features(*parts)
+    answer["refused"].append(str(error))
+for method, commit in first.items():
+    found = answer[method] = {{}}
+    options = {{"trust_remote_code": True, "revision": commit}}
+    found["computed"] = compute(f"videossl/{{method}}", **options)
+    if method in {METHODS!r}:
+        found["pipes"] = pipes(method, trust_remote_code=True)
+    model = AutoModel.from_pretrained(f"alice/{{method}}", trust_remote_code=True)
+    found["custom"] = sorted(getattr(model.config, "custom_pipelines", {{}}))
+    model.push_to_hub(f"alice/{{method}}-again")
+    processor = AutoProcessor.from_pretrained(f"alice/{{method}}", trust_remote_code=True)
+    processor.push_to_hub(f"alice/{{method}}-again")
+    found["again"] = compute(f"alice/{{method}}-again", trust_remote_code=True)
+    if method not in ("ila", "dvae"):
+        found["pretraining"] = type(AutoModelForPreTraining.from_pretrained(
+            f"videossl/{{method}}", **options)).__name__
 answer["imported"] = "videossl_hf" in sys.modules
 """
+DOWNLOAD = """
+from huggingface_hub import snapshot_download
+answer["folders"] = {method: snapshot_download(f"alice/{method}") for method in methods}
+"""
 OFFLINE = f"""
-import os
-from transformers import AutoModel, AutoProcessor
-{FEATURES}
-options = {{"trust_remote_code": True, "revision": first}}
-parts = [auto.from_pretrained("{ID}", **options) for auto in (AutoModel, AutoProcessor)]
-answer["features"] = features(*parts)
+{COMMON}
+for method, folder in folders.items():
+    answer[method] = [compute(name, trust_remote_code=True) for name in (folder, f"alice/{{method}}")]
 """
 
 
@@ -106,78 +176,130 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pushed(client: Callable[..., Any], clip_with_sound: Path) -> dict:
-    return client(PUSH, CLIP=str(clip_with_sound), CARD=str(CARDS / "stica-k400.md"))
+    return client(PUSH, CLIP=str(clip_with_sound))
 
 
 @pytest.fixture(scope="module")
-def remote(client: Callable[..., Any], pushed: dict, clip_with_sound: Path, home: Path) -> dict:
-    script = f"first = {pushed['first']!r}\n{REMOTE}"
-    return client(script, package=False, home=home, CLIP=str(clip_with_sound))
+def remote(client: Callable[..., Any], pushed: dict, clip_with_sound: Path) -> dict:
+    first = {method: pushed[method]["first"] for method in ALL}
+    return client(f"first = {first!r}\n{REMOTE}", package=False, CLIP=str(clip_with_sound))
 
 
-def equal(one: list, other: list) -> bool:
-    """Whether features are the same; kernels may round differently from one process to the next."""
-    return np.allclose(one, other, rtol=1e-5, atol=1e-6)
+@pytest.fixture(scope="module")
+def offline(client: Callable[..., Any], pushed: dict, clip_with_sound: Path, home: Path) -> dict:
+    folders = client(f"methods = {ALL!r}\n{DOWNLOAD}", package=False, home=home)["folders"]
+    script = f"folders = {folders!r}\n{OFFLINE}"
+    return client(script, package=False, home=home, CLIP=str(clip_with_sound), HF_HUB_OFFLINE="1")
 
 
-def test_a_pushed_repository_holds_weights_settings_and_code(pushed: dict, hub: LoopbackHub) -> None:
-    files = set(hub.repository(ID).files())
+def equal(one: Any, other: Any) -> bool:
+    """Whether two results are the same; kernels may round differently from one process to the next."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(equal(one[name], other[name]) for name in one)
+    if isinstance(one, list) and one and isinstance(one[0], dict):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return one == other if isinstance(one, str) else np.allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_a_pushed_repository_holds_weights_settings_and_code(
+    method: str, pushed: dict, hub: LoopbackHub
+) -> None:
+    files = set(hub.repository(f"videossl/{method}").files())
     assert {"config.json", "model.safetensors", "processor_config.json"} < files
-    assert {"configuration_stica.py", "modeling_stica.py", "processing_stica.py"} < files
+    assert {f"configuration_{method}.py", f"modeling_{method}.py", f"processing_{method}.py"} < files
     assert not [name for name in files if name.endswith((".bin", ".pt", ".pkl"))]
 
 
-def test_a_model_loads_by_id_once_the_package_is_imported(pushed: dict) -> None:
-    assert equal(pushed["by_id"], pushed["changed"])
-    assert pushed["pretraining"] == "videossl_hf.models.stica.modeling_stica"
-    assert sorted(pushed["labels"]) == ["LABEL_0", "LABEL_1", "LABEL_2"]
+@pytest.mark.parametrize("method", ALL)
+def test_a_model_loads_by_id_and_a_pinned_revision_stays_what_it_was(method: str, pushed: dict) -> None:
+    found = pushed[method]
+    assert found["module"].startswith("videossl_hf.models.")
+    assert equal(found["pinned"], found["computed"])
+    assert not equal(found["changed"], found["computed"])
 
 
-def test_a_pinned_revision_stays_what_it_was(pushed: dict) -> None:
-    assert equal(pushed["pinned"], pushed["features"])
-    assert not equal(pushed["pinned"], pushed["changed"])
+@pytest.mark.parametrize("method", ALL)
+def test_results_name_the_commit_that_was_loaded(method: str, pushed: dict) -> None:
+    found = pushed[method]
+    assert found["revisions"] == [found["first"], found["newest"]]
+    assert found["first"] != found["newest"]
 
 
-def test_results_name_the_commit_that_was_loaded(pushed: dict) -> None:
-    assert pushed["revisions"] == [pushed["first"], pushed["newest"]]
-    assert pushed["first"] != pushed["newest"]
-
-
-def test_a_process_without_the_package_gets_the_same_features_from_the_repository(
-    pushed: dict, remote: dict
+@pytest.mark.parametrize("method", ALL)
+def test_a_process_without_the_package_gets_the_same_from_the_repository(
+    method: str, pushed: dict, remote: dict
 ) -> None:
-    assert equal(remote["features"], pushed["features"])
-    assert remote["pretraining"] == "STiCAForPreTraining"
-    assert sorted(remote["labels"]) == sorted(pushed["labels"])
+    assert equal(remote[method]["computed"], pushed[method]["computed"])
     assert not remote["imported"]
+    if method not in ("ila", "dvae"):
+        assert remote[method]["pretraining"].endswith("ForPreTraining")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_pipeline_says_the_same_with_the_package_and_without(
+    method: str, pushed: dict, remote: dict
+) -> None:
+    said = pushed[method]["pipes"]
+    assert equal(remote[method]["pipes"], said)
+    assert equal([said["features"]], pushed[method]["computed"])
+    assert equal(said["classes"], said["same classes"])
+    spans = [(window["start"], window["end"]) for window in said["windows"]]
+    assert spans == [(window["start"], window["end"]) for window in said["timed"]]
+    assert len(spans) > 1
+    assert all(len(window["classes"]) == 2 for window in said["timed"])
+    assert ("audio_features" in said["windows"][0]) == (method == "stica")
+    assert ("named" in said) == (method in READERS)
 
 
 def test_code_of_a_repository_runs_only_with_the_callers_flag(remote: dict) -> None:
-    assert "trust_remote_code" in remote["refused"]
+    assert len(remote["refused"]) == 3
+    assert all("trust_remote_code" in message for message in remote["refused"])
 
 
+@pytest.mark.parametrize("method", ALL)
 def test_a_model_loaded_from_a_repository_can_be_pushed_again(
-    pushed: dict, remote: dict, hub: LoopbackHub
+    method: str, pushed: dict, remote: dict, hub: LoopbackHub
 ) -> None:
-    assert equal(remote["again"], pushed["features"])
-    code = [name for name in hub.repository(ID).files() if name.endswith(".py")]
-    assert [name for name in hub.repository("alice/again").files() if name.endswith(".py")] == code
+    assert equal(remote[method]["again"], pushed[method]["computed"])
+    code = [name for name in hub.repository(f"videossl/{method}").files() if name.endswith(".py")]
+    again = hub.repository(f"alice/{method}-again")
+    assert [name for name in again.files() if name.endswith(".py")] == code
+    assert bool(remote[method]["custom"]) == (method in METHODS)
+    assert b"custom_pipelines" not in again.read("config.json"), "they would name files that are not there"
 
 
-def test_a_downloaded_model_loads_offline(
-    client: Callable[..., Any], pushed: dict, remote: dict, clip_with_sound: Path, home: Path
-) -> None:
-    script = f"first = {pushed['first']!r}\n{OFFLINE}"
-    answer = client(script, package=False, home=home, CLIP=str(clip_with_sound), HF_HUB_OFFLINE="1")
-    assert equal(answer["features"], pushed["features"])
+@pytest.mark.parametrize("method", ALL)
+def test_a_downloaded_model_loads_offline(method: str, pushed: dict, offline: dict) -> None:
+    assert all(equal(computed, pushed[method]["computed"]) for computed in offline[method])
 
 
 def test_a_private_model_is_a_clear_error_without_a_token(pushed: dict) -> None:
     assert "private" in pushed["hidden"]
 
 
-def test_the_usage_example_of_the_card_runs(pushed: dict) -> None:
-    assert pushed["example"] == [1, make_config().hidden_size]
+@pytest.mark.parametrize("method", ALL)
+def test_the_command_publishes_and_verifies(method: str, pushed: dict, hub: LoopbackHub) -> None:
+    repository = hub.repository(f"alice/{method}")
+    assert (
+        f"published and verified: alice/{method} at revision {repository.branches['main']}"
+        in (pushed[method]["pushed"])
+    )
+    listed = set(re.findall(r"^  (\S+)  [\d,]+$", pushed[method]["pushed"], re.MULTILINE))
+    files = set(repository.files())
+    assert listed | {".gitattributes"} == files
+    assert {"README.md", "example.mp4"} < files
+    assert ({"handler.py", "requirements.txt", "pipeline_features.py"} <= files) == (method in METHODS)
+    assert not [name for name in files if name.endswith((".bin", ".pt", ".pkl", ".jsonl"))]
+    for name in files - {"model.safetensors", "dvae.safetensors", "example.mp4"}:
+        assert not re.search(rb"[\"' ](/tmp/|/home/|/root/|/work/)", repository.read(name)), name
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_every_usage_example_of_the_cards_runs(method: str, pushed: dict) -> None:
+    found = pushed[method]
+    assert found["example"][0] == 1
+    assert found["examples"] == (1 if method == "dvae" else 4 + 2 * (method == "ila") + (method == "tvts"))
 
 
 def test_every_id_that_the_readme_names_has_a_card() -> None:

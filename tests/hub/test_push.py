@@ -15,6 +15,7 @@ from videossl_hf import cli
 from videossl_hf.errors import CheckpointError, ConfigurationError, DataError, InputError, OutputError
 from videossl_hf.hub import push
 from videossl_hf.hub.origin import Origin, write_origin
+from videossl_hf.hub.verify import check_arrived
 
 ID = "alice/shapes"
 
@@ -148,7 +149,7 @@ def test_a_file_that_arrives_changed_is_an_error(run_folder: Path, tmp_path: Pat
             return str(path)
 
     with pytest.raises(OutputError, match="differs from what was sent"):
-        push._verify(Liar(), push.plan_upload(run_folder, ID), ID, "0" * 40)
+        check_arrived(Liar(), push.plan_upload(run_folder, ID).files, ID, "0" * 40)
 
 
 PUSH_AND_LOAD = f"""

@@ -106,7 +106,7 @@ def test_the_readme_installs_extras_that_exist() -> None:
 
 
 def test_the_readme_s_snippet_computes_features(client: Callable[..., Any], clip_with_sound: Path) -> None:
-    (snippet,) = blocks("python")
+    snippet = "".join(blocks("python"))
     publish = """
 from models.tiny_stica import make_config, make_processor
 from videossl_hf import STiCAForPreTraining
@@ -117,8 +117,12 @@ make_processor().push_to_hub("videossl/stica-k400")
 
     answer = client(
         f"import os, shutil\nshutil.copy({str(clip_with_sound)!r}, 'clip.mp4')\n{snippet}\n"
-        "answer['shape'] = list(features.shape)"
+        "answer['shape'] = list(features.shape)\n"
+        "answer['windows'] = [[{name: window.pop(name) for name in ('start', 'end')}, sorted(window)] "
+        "for window in windows]"
     )
 
     assert len(answer["shape"]) == 2
     assert answer["shape"][0] == 1
+    assert answer["windows"][1][0] == {"start": 1.0, "end": 3.0}
+    assert answer["windows"][1][1] == ["audio_features", "features"]

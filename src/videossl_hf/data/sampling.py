@@ -22,6 +22,7 @@ __all__ = [
     "evenly_spaced_clips",
     "segment_middle_clip",
     "segment_random_clip",
+    "sliding_windows",
     "source_stride",
     "span_indices",
     "stica_clip_length",
@@ -200,6 +201,28 @@ def stica_frame_indices(
     # The official code decodes from `start` on and counts inside what it decoded.
     offsets = span_indices(math.ceil(clip_length) + 1, 0.0, max(clip_length - 1, 0.0), num_samples)
     return np.minimum(math.ceil(start) + offsets, num_frames - 1)
+
+
+def sliding_windows(num_frames: int, fps: float, seconds: float, stride: float | None = None) -> np.ndarray:
+    """Windows over a whole video: the first begins with it, the last ends with it, none is shorter.
+
+    Args:
+        num_frames: frames of the video.
+        fps: its frames a second.
+        seconds: length of a window; a video that is shorter is one window.
+        stride: seconds from one window to the next; None: one follows the other.
+
+    Returns:
+        int64 array (windows, 2): the first frame, and the one after the last.
+    """
+    for name, value in (("length", seconds), ("stride", seconds if stride is None else stride)):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+            raise InputError(f"the {name} of a window must be a positive number of seconds, got {value!r}")
+    length = min(max(round(seconds * fps), 1), num_frames)
+    step = float(length) if stride is None else max(stride * fps, 1.0)
+    count = max(math.ceil((num_frames - length) / step), 0)
+    starts = [min(int(number * step + 1e-6), num_frames - length) for number in range(count + 1)]
+    return np.array([(start, start + length) for start in dict.fromkeys(starts)], dtype=np.int64)
 
 
 def span_indices(num_frames: int, first: float, last: float, num_samples: int) -> np.ndarray:

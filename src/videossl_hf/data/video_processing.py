@@ -4,8 +4,8 @@
 that its paper evaluates with. It is deterministic; what training draws at random lies in the collators.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -21,11 +21,17 @@ from transformers.video_utils import VideoMetadata
 from ..errors import InputError
 from ..remote_code import SavesItsCode
 from .reader import VideoReader
-from .sampling import evenly_spaced_clips, segment_middle_clip, source_stride, three_crop_positions
+from .sampling import (
+    evenly_spaced_clips,
+    segment_middle_clip,
+    sliding_windows,
+    source_stride,
+    three_crop_positions,
+)
 from .torchvision_free import BaseVideoProcessor
 from .video_input import decoded_frames, list_of_videos
 
-__all__ = ["SampledVideo", "VideoSSLVideoProcessor", "VideoSSLVideosKwargs"]
+__all__ = ["SampledVideo", "VideoSSLVideoProcessor", "VideoSSLVideosKwargs", "VideoWindow"]
 
 _INTERPOLATION = {0: "nearest-exact", 2: "bilinear", 3: "bicubic"}
 
@@ -56,6 +62,23 @@ class SampledVideo:
     metadata: VideoMetadata
     starts: list[float]
     waveforms: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class VideoWindow:
+    """A part of a video, sampled as if it were all of it.
+
+    Attributes:
+        start: seconds since the video's first frame.
+        end: likewise, when its last frame ends.
+        is_last: whether the video ends with it.
+        video: its clips; their `starts` count from the video's first frame.
+    """
+
+    start: float
+    end: float
+    is_last: bool
+    video: SampledVideo
 
 
 class VideoSSLVideoProcessor(SavesItsCode, BaseVideoProcessor):
@@ -183,12 +206,43 @@ class VideoSSLVideoProcessor(SavesItsCode, BaseVideoProcessor):
         settings = self._settings(kwargs)
         self._check(settings)
         with VideoReader(source) as reader:
-            sampled = self._read(reader, settings)
-            if audio_seconds is None:
-                return sampled
-            waveforms = [reader.audio(start, audio_seconds, audio_sampling_rate) for start in sampled.starts]
-        stacked = torch.from_numpy(np.stack(waveforms))
-        return SampledVideo(sampled.clips, sampled.metadata, sampled.starts, stacked)
+            return _with_sound(self._read(reader, settings), reader, audio_seconds, audio_sampling_rate)
+
+    def windows(
+        self,
+        source: Any,
+        seconds: float,
+        stride: float | None = None,
+        *,
+        audio_seconds: float | None = None,
+        audio_sampling_rate: int = 24000,
+        **kwargs: Any,
+    ) -> Iterator[VideoWindow]:
+        """Slide a window over a long video; each is sampled as if it were a video of its own.
+
+        The file is opened once, and no more than one window is held. The last window ends with the video; one
+        that is shorter than a window is a window.
+
+        Args:
+            source: as of `sample`.
+            seconds: length of a window.
+            stride: seconds from one window to the next; None: one follows the other.
+            audio_seconds, audio_sampling_rate: as of `sample`.
+            kwargs: settings for this call.
+
+        Raises:
+            InputError: the length or the stride is not a positive number.
+            NoAudioError, DecodeError: as of `sample`.
+        """
+        settings = self._settings(kwargs)
+        self._check(settings)
+        with VideoReader(source) as reader:
+            fps = reader.info.fps
+            spans = sliding_windows(len(reader), fps, seconds, stride)
+            for number, (first, stop) in enumerate(spans.tolist(), 1):
+                sampled = self._read(reader, settings, first, stop)
+                video = _with_sound(sampled, reader, audio_seconds, audio_sampling_rate)
+                yield VideoWindow(first / fps, stop / fps, number == len(spans), video)
 
     def clip_indices(self, num_frames: int, fps: float | None = None, **kwargs: Any) -> np.ndarray:
         """Frame numbers of the clips of a video.
@@ -270,17 +324,21 @@ class VideoSSLVideoProcessor(SavesItsCode, BaseVideoProcessor):
             [frames[clip] for clip in indices], metadata, [clip[0] / rate for clip in indices]
         )
 
-    def _read(self, reader: VideoReader, settings: Mapping[str, Any]) -> SampledVideo:
-        """Clips of an open file, scaled by the decoder where the settings allow it."""
+    def _read(
+        self, reader: VideoReader, settings: Mapping[str, Any], first: int = 0, stop: int | None = None
+    ) -> SampledVideo:
+        """Clips of an open file, or of its frames from `first` to before `stop`, scaled by the decoder where
+        the settings allow it."""
         info = reader.info
-        indices = self._clip_indices(len(reader), info.fps, settings)
+        length = (len(reader) if stop is None else stop) - first
+        indices = first + self._clip_indices(length, info.fps, settings)
         if settings["do_sample_frames"] and settings["fps"] is not None:
             indices = _shown_instead(indices, reader.frame_times, info.fps)
         size = None
         if settings["do_resize"] and settings["resize_while_decoding"]:
             size = _resized(info.height, info.width, settings["size"])
         clips = [torch.from_numpy(clip) for clip in reader.clips(list(indices), size)]
-        metadata = _metadata(len(reader), info.fps, (info.height, info.width), indices)
+        metadata = _metadata(length, info.fps, (info.height, info.width), indices - first)
         return SampledVideo(clips, metadata, [float(reader.frame_times[clip[0]]) for clip in indices])
 
     def _pixels(self, clip: Tensor, settings: Mapping[str, Any]) -> Tensor:
@@ -327,6 +385,16 @@ class VideoSSLVideoProcessor(SavesItsCode, BaseVideoProcessor):
         return torch.stack(
             [pixels[..., top : top + crop_height, left : left + crop_width] for top, left in corners]
         )
+
+
+def _with_sound(
+    sampled: SampledVideo, reader: VideoReader, seconds: float | None, sampling_rate: int
+) -> SampledVideo:
+    """The clips, and where `seconds` are given the sound of so long from the start of each on."""
+    if seconds is None:
+        return sampled
+    waveforms = np.stack([reader.audio(start, seconds, sampling_rate) for start in sampled.starts])
+    return replace(sampled, waveforms=torch.from_numpy(waveforms))
 
 
 def _clip_indices(num_frames: int, fps: float | None, settings: Mapping[str, Any]) -> np.ndarray:

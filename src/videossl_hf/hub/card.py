@@ -17,19 +17,22 @@ from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from jinja2 import Environment, StrictUndefined
 
 from ..errors import ConfigurationError, DataError, InputError, OutputError
 from ..evaluation.fingerprint import model_fingerprint
 from ..evaluation.results import Figure, Result, read_results
-from ..registry import METHODS, find_class, has_class
-from .description import describe_config, method_of
+from ..registry import COMPANIONS, METHODS, class_prefix, find_class, has_class
+from .description import ModelDescription, describe_config, method_of
 from .facts import method_facts, planned_checkpoint
 from .origin import hub_license, read_origin
+from .published_code import EXAMPLE_CLIP, custom_pipelines
 
 __all__ = ["add_arguments", "check_figures", "read_config", "render_card", "render_planned_card", "run"]
 
 NAMESPACE = "videossl"
-TEMPLATE = Path(__file__).with_name("card_template.md")
+TEMPLATES = Path(__file__).with_name("templates")
+HUB = "https://huggingface.co"
 RECIPE_KEYS = {
     "data.train": "training data",
     "data.validation": "validation data",
@@ -105,13 +108,14 @@ def read_config(folder: Path) -> Any:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{folder} is not a saved model, its config.json cannot be read: {error}") from error
-    for method in METHODS:
-        config_class = find_class(method, "Config")
-        if config_class.model_type == values.get("model_type"):
-            return config_class.from_dict(values)
-    raise InputError(
-        f"{path}: model type {values.get('model_type')!r} is none of {', '.join(sorted(METHODS))}"
-    )
+    if not isinstance(values, dict):
+        raise DataError(f"{path} holds no JSON object")
+    known = {find_class(method, "Config").model_type: method for method in (*METHODS, *COMPANIONS)}
+    if values.get("model_type") not in known:
+        raise InputError(
+            f"{path}: model type {values.get('model_type')!r} is none of {', '.join(sorted(known))}"
+        )
+    return find_class(known[values["model_type"]], "Config").from_dict(values)
 
 
 def render_card(folder: str | Path, model_id: str, license: str | None = None) -> str:
@@ -133,13 +137,17 @@ def render_card(folder: str | Path, model_id: str, license: str | None = None) -
             f"the weights were converted under the licence {origin.license}, the card cannot say {license}"
         )
     license = (origin.license if origin else None) or license
+    recipe = _read_recipe(folder)
     rows, baselines = _result_rows(folder, config)
     context = {
         "model_id": model_id,
         "origin": origin,
         "results": rows,
         "baselines": baselines,
-        "procedure": _procedure(folder),
+        "procedure": _procedure(recipe),
+        "runtime": _runtime(folder),
+        "datasets": _hub_id(recipe.get("data", {}).get("train")),
+        "base_model": _hub_id(recipe.get("training", {}).get("init_from")),
     }
     return _render(config, license, context)
 
@@ -155,8 +163,16 @@ def render_planned_card(name: str) -> str:
         suffix, how = "ForPreTraining", {"script": "pretrain.py", "protocol": "knn"}
     else:
         suffix, how = "ForVideoClassification", {"script": "finetune.py", "protocol": "classify"}
-    config = find_class(method, "Config")(**details["model"], architectures=[f"{METHODS[method]}{suffix}"])
-    context = {"model_id": f"{NAMESPACE}/{name}", "planned": details | how | {"name": name}}
+    if method in COMPANIONS:
+        suffix = "Model"
+    architectures = [f"{class_prefix(method)}{suffix}"]
+    config = find_class(method, "Config")(**details["model"], architectures=architectures)
+    context = {
+        "model_id": f"{NAMESPACE}/{name}",
+        "planned": {"recipe": None, "convert": None} | details | how | {"name": name},
+        "datasets": details.get("datasets"),
+        "base_model": details.get("base_model"),
+    }
     return _render(config, None, context)
 
 
@@ -183,28 +199,65 @@ def check_figures(text: str, results: Sequence[Result]) -> None:
 def _render(config: Any, license: str | None, context: dict[str, Any]) -> str:
     method = method_of(config)
     facts, description = method_facts(method), describe_config(config)
-    model_id, rows = context["model_id"], context.get("results") or []
-    task = "video-classification" if description.labels else "feature-extraction"
+    absent: dict[str, Any] = {
+        "planned": None,
+        "origin": None,
+        "baselines": False,
+        "procedure": [],
+        "runtime": None,
+    }
+    context = absent | {"results": []} | context
+    model_id, rows, planned = context["model_id"], context["results"], context["planned"]
     licensed: dict[str, Any] = hub_license(license)
+    task = "video-classification" if description.labels else "feature-extraction"
+    pipelines = custom_pipelines(config)
     data = ModelCardData(
         **licensed,
         library_name="transformers",
         pipeline_tag=task,
-        tags=["video", "videossl-hf", method, *facts.tags, *facts.modalities[1:]],
+        tags=sorted(
+            {"video", "videossl-hf", method, *facts.tags, *facts.modalities[1:], *pipelines} - {task}
+        ),
+        datasets=context["datasets"],
+        base_model=context["base_model"],
+        base_model_relation="finetune" if context["base_model"] else None,
         metrics=sorted({METRICS.get(row.name, row.name) for row in rows}) or None,
         model_name=model_id.split("/")[-1],
         eval_results=[_eval_result(row) for row in rows] or None,
+        widget=None if planned or "/" not in model_id else [_widget(model_id)],
+        inference={"parameters": _parameters(description)} if pipelines else None,
     )
-    card = ModelCard.from_template(
-        data,
-        template_str=TEMPLATE.read_text(encoding="utf-8"),
-        title=f"{facts.name}: {model_id.split('/')[-1]}",
-        facts=facts,
-        description=description,
-        license_text=license or ("to be stated with the weights" if "planned" in context else "not stated"),
-        **({"planned": None, "origin": None} | context),
+    title = f"{facts.name}: {model_id.split('/')[-1]}"
+    stated = license or ("to be stated with the weights" if planned else "not stated")
+    context |= {"facts": facts, "description": description, "method": method, "example": EXAMPLE_CLIP}
+    context |= {"title": title, "license_text": stated, "card_data": data.to_yaml()}
+    usage = [_fill(f"usage_{name}.md", context) for name in _usages(description, pipelines)]
+    text = _fill("card.md", context | {"usage": "\n".join(usage)})
+    return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
+
+
+def _fill(template: str, context: dict[str, Any]) -> str:
+    source = (TEMPLATES / template).read_text(encoding="utf-8")
+    return (
+        Environment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(source).render(context)
     )
-    return re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n"
+
+
+def _usages(description: ModelDescription, pipelines: dict[str, Any]) -> list[str]:
+    """The templates of how a model is used: one a task."""
+    if description.codes:
+        return ["codes"]
+    texts = ["texts"] if "zero-shot-video-classification" in pipelines else []
+    return ["classes" if description.labels else "features", *texts]
+
+
+def _widget(model_id: str) -> dict[str, str]:
+    return {"src": f"{HUB}/{model_id}/resolve/main/{EXAMPLE_CLIP}", "example_title": "a generated clip"}
+
+
+def _parameters(description: ModelDescription) -> dict[str, Any]:
+    """What a request to the model is made with."""
+    return {"top_k": 5} if description.labels else {"window_seconds": 2}
 
 
 def _result_rows(folder: Path, config: Any) -> tuple[list[ResultRow], bool]:
@@ -238,11 +291,10 @@ def _result_rows(folder: Path, config: Any) -> tuple[list[ResultRow], bool]:
 
 def _weights_fingerprint(folder: Path, config: Any, class_name: str | None) -> str | None:
     method = method_of(config)
-    if class_name is None or not class_name.startswith(METHODS[method]):
+    prefix = class_prefix(method)
+    if class_name is None or not class_name.startswith(prefix):
         return None
-    return model_fingerprint(
-        find_class(method, class_name.removeprefix(METHODS[method])).from_pretrained(folder)
-    )
+    return model_fingerprint(find_class(method, class_name.removeprefix(prefix)).from_pretrained(folder))
 
 
 def _comparison(result: Result) -> str:
@@ -271,17 +323,47 @@ def _eval_result(row: ResultRow) -> EvalResult:
     )
 
 
-def _procedure(folder: Path) -> list[tuple[str, Any]]:
-    """Lines of the training table, from the resolved recipe."""
+def _read_recipe(folder: Path) -> dict[str, Any]:
+    """The resolved recipe of a run, {} without one."""
     path = folder / "recipe.yaml"
     if not path.exists():
-        return []
+        return {}
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-        values = {key: recipe.get(key.split(".")[0], {}).get(key.split(".")[1]) for key in RECIPE_KEYS}
-    except (OSError, AttributeError, yaml.YAMLError) as error:
+    except (OSError, yaml.YAMLError) as error:
         raise DataError(f"{path} is not a resolved recipe: {error}") from error
+    if not isinstance(recipe, dict) or not all(
+        isinstance(recipe.get(key.split(".")[0], {}), dict) for key in RECIPE_KEYS
+    ):
+        raise DataError(f"{path} is not a resolved recipe")
+    return recipe
+
+
+def _procedure(recipe: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Lines of the training table."""
+    values = {key: recipe.get(key.split(".")[0], {}).get(key.split(".")[1]) for key in RECIPE_KEYS}
     return [(RECIPE_KEYS[key], _public(value)) for key, value in values.items() if value is not None]
+
+
+def _runtime(folder: Path) -> float | None:
+    """Seconds that the last run of the training took, from its log."""
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return None
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return next((line["train_runtime"] for line in reversed(lines) if "train_runtime" in line), None)
+    except (OSError, TypeError, ValueError) as error:
+        raise DataError(f"{path} is not the log of a training: {error}") from error
+
+
+def _hub_id(value: Any) -> list[str] | None:
+    """An id on the Hub as a list; None for a folder of this machine."""
+    if not isinstance(value, str) or Path(value).exists():
+        return None
+    owner, _, name = value.partition("/")
+    is_id = re.fullmatch(r"[\w][\w.-]*/[\w][\w.-]*", value) is not None
+    return [f"{owner}/{name}"] if is_id and owner not in ("data", "outputs") else None
 
 
 def _public(value: Any) -> Any:

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers.initialization import no_init_weights
 
 from ..errors import InputError
-from ..registry import METHODS, find_class, has_class
+from ..registry import COMPANIONS, METHODS, class_prefix, find_class, has_class
 
 __all__ = ["ModelDescription", "describe_config", "method_of"]
 
@@ -22,11 +22,12 @@ class ModelDescription:
     """Facts that follow from a configuration.
 
     Attributes:
-        method: a name of the registry.
+        method: a name of the registry, or of a companion such as the tokeniser.
         architecture: the class that was saved.
         parameters: of that class, queues and statistics not counted.
         feature_parameters: of the model that `AutoModel` loads.
-        feature_size: length of the vector that it gives a clip (`pooler_output`).
+        feature_size: length of the vector that it gives a clip (`pooler_output`); 0 for a tokeniser.
+        codes: how many codes a tokeniser has; 0 for any other model.
         inputs: what it takes, in words.
         gflop: for the features of one clip, counting two per multiply-add.
         labels: names of the classes of a classifier.
@@ -37,6 +38,7 @@ class ModelDescription:
     parameters: int
     feature_parameters: int
     feature_size: int
+    codes: int
     inputs: list[str]
     gflop: float
     labels: list[str]
@@ -49,17 +51,17 @@ def method_of(config: Any) -> str:
         InputError: it is none of ours.
     """
     model_type = getattr(config, "model_type", None)
-    for method in METHODS:
+    for method in (*METHODS, *COMPANIONS):
         if has_class(method, "Config") and find_class(method, "Config").model_type == model_type:
             return method
-    known = ", ".join(sorted(METHODS))
+    known = ", ".join(sorted({*METHODS, *COMPANIONS}))
     raise InputError(f"a model of type {model_type!r} is none of this package's, which are {known}")
 
 
 def describe_config(config: Any) -> ModelDescription:
     """Describe a configuration; builds the model without memory for its weights."""
     method = method_of(config)
-    prefix = METHODS[method]
+    prefix = class_prefix(method)
     architecture = (getattr(config, "architectures", None) or [f"{prefix}Model"])[0]
     # Tensors with shapes and no content: as fast for a large model as for a small one.
     with (
@@ -74,17 +76,16 @@ def describe_config(config: Any) -> ModelDescription:
         if features.main_input_name == "input_codes":
             clip = torch.zeros(1, *config.grid, dtype=torch.int64)
         else:
-            clip = torch.empty(
-                1, config.num_frames, config.num_channels, config.image_size, config.image_size
-            )
-        vector = features(**{features.main_input_name: clip}).pooler_output
+            clip = torch.empty(1, *_clip_shape(config))
+        output = features(**{features.main_input_name: clip})
     is_classifier = architecture.endswith("Classification")
     return ModelDescription(
         method=method,
         architecture=architecture,
         parameters=_count(saved),
         feature_parameters=_count(features),
-        feature_size=vector.shape[-1],
+        feature_size=0 if method in COMPANIONS else output.pooler_output.shape[-1],
+        codes=config.vocab_size if method in COMPANIONS else 0,
         inputs=_inputs(config),
         gflop=counter.get_total_flops() / 1e9,
         labels=list(config.id2label.values()) if is_classifier else [],
@@ -95,9 +96,20 @@ def _count(model: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+def _clip_shape(config: Any) -> tuple[int, int, int, int]:
+    """(frames, channels, height, width) that a model takes; a tokeniser, which takes any, as its processor
+    gives them."""
+    if hasattr(config, "image_size"):
+        return config.num_frames, config.num_channels, config.image_size, config.image_size
+    usual = find_class(method_of(config), "VideoProcessor")
+    return usual.num_frames, config.num_channels, usual.crop_size["height"], usual.crop_size["width"]
+
+
 def _inputs(config: Any) -> list[str]:
     rate = f" at {config.fps:g} frames a second" if getattr(config, "fps", None) else ""
-    inputs = [f"video: {config.num_frames} frames of {config.image_size}x{config.image_size}{rate}"]
+    frames, _, height, width = _clip_shape(config)
+    number = frames if hasattr(config, "num_frames") else "any number of"
+    inputs = [f"video: {number} frames of {height}x{width}{rate}"]
     if getattr(config, "use_audio", False):
         inputs.append(
             f"sound: {config.audio_seconds:g} s as a log-mel spectrogram of {config.num_mel_bins} bins"

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from ..errors import InputError
-from ..registry import METHODS, find_class
+from ..registry import COMPANIONS, METHODS, class_prefix, find_class
 
 __all__ = ["MethodFacts", "method_facts", "official_source", "planned_checkpoint"]
 
@@ -31,7 +31,10 @@ class MethodFacts:
         modalities, tags: for the card's metadata.
         limits: sentences.
         official: "repository" and "license" of the authors' release and the file names of its "checkpoints".
-        planned: name of a checkpoint to be trained -> "recipe", "data" and "model" (configuration fields).
+        planned: name of a checkpoint that is not published yet -> "data" it was or will be trained on,
+            "model" (configuration fields), and how to make it: "recipe", or "convert" with the authors'
+            "file" and the "arguments" of `videossl convert`, or both; for the card's metadata "datasets" and
+            "base_model".
     """
 
     name: str
@@ -49,11 +52,11 @@ class MethodFacts:
 
 @cache
 def method_facts(method: str) -> MethodFacts:
-    """The facts of a method of the registry."""
+    """The facts of a method of the registry, or of a companion."""
     folder = Path(inspect.getfile(find_class(method, "Config"))).parent
     path = folder / f"facts_{method}.yaml"
     if not path.exists():
-        return MethodFacts(name=METHODS[method])
+        return MethodFacts(name=class_prefix(method))
     return MethodFacts(**yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
@@ -75,7 +78,7 @@ def planned_checkpoint(name: str) -> tuple[str, dict[str, Any]]:
         InputError: for a name that no method plans; the message lists those that are planned.
     """
     known = {}
-    for method in METHODS:
+    for method in (*METHODS, *COMPANIONS):
         for planned, details in method_facts(method).planned.items():
             known[planned] = (method, details)
     if name not in known:

@@ -1,19 +1,19 @@
 """`videossl push`: publish a run folder in one commit, and verify what arrived.
 
 Only what a saved model consists of is published (`PUBLISHED`), whatever else lies in the folder: checkpoints,
-optimiser states, `training_args.bin` and logs stay here. Absolute paths in JSON and YAML files are cut to
-their last part; symbolic links, weights that are not safetensors, and text that names this machine's folders
-are refused. After the upload every file is downloaded again at the returned commit and compared.
+optimiser states, `training_args.bin` and logs stay here. Pipelines, a handler for endpoints and an example
+clip are added (`published_code.py`), and a card where there is none. Absolute paths in JSON and YAML files
+are cut to their last part; symbolic links, weights that are not safetensors, and text that names this
+machine's folders are refused. After the upload everything is downloaded again at the returned commit,
+compared, and run (`verify.py`).
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import re
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -25,10 +25,19 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError, safe_open
 
-from ..errors import CheckpointError, ConfigurationError, DataError, InputError, OutputError
+from ..errors import CheckpointError, ConfigurationError, DataError, InputError
 from ..evaluation.results import read_results
 from .card import check_figures, read_config, render_card
 from .origin import hub_license, read_origin
+from .published_code import (
+    EXAMPLE_CLIP,
+    HANDLER,
+    custom_pipelines,
+    example_clip,
+    pipeline_code,
+    requirements,
+)
+from .verify import check_arrived, check_outputs
 
 __all__ = ["Upload", "add_arguments", "plan_upload", "push", "run"]
 
@@ -111,6 +120,7 @@ def run(args: argparse.Namespace) -> None:
         print("nothing was sent (--dry-run)")
         return
     commit = push(upload, args.repository, private=args.private, revision=args.revision)
+    check_outputs(args.folder, args.repository, commit)
     print(f"published and verified: {args.repository} at revision {commit}")
 
 
@@ -144,9 +154,11 @@ def plan_upload(folder: str | Path, repository: str, license: str | None = None)
             text = _without_absolute_paths(folder / name, cut_paths)
             if text is not None:
                 files[name] = text.encode()
+    _add_code(folder, files)
+    files[EXAMPLE_CLIP] = example_clip()
     files["README.md"] = _card(folder, repository, license).encode()
     for name, source in files.items():
-        if not name.endswith(".safetensors"):
+        if not name.endswith((".safetensors", ".mp4")):
             _check_private_text(name, source if isinstance(source, bytes) else source.read_bytes(), folder)
     return Upload(files, left_out, cut_paths)
 
@@ -178,7 +190,7 @@ def push(upload: Upload, repository: str, *, private: bool = False, revision: st
     commit = api.create_commit(
         repository, operations, commit_message="Publish with videossl push", revision=revision
     ).oid
-    _verify(api, upload, repository, commit)
+    check_arrived(api, upload.files, repository, commit)
     return commit
 
 
@@ -213,12 +225,37 @@ def _check_complete(folder: Path, chosen: list[str]) -> None:
     modules = {f"{reference.split('.')[0]}.py" for reference in auto_map.values()}
     if not any(fnmatch(name, "model*.safetensors") for name in chosen):
         raise DataError(f"{folder} holds no weights (model.safetensors)")
+    index = folder / "model.safetensors.index.json"
+    if index.name in chosen:
+        shards = set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values())
+        if absent := sorted(shards - set(chosen)):
+            raise DataError(f"{index} names weights that do not lie beside it: {', '.join(absent)}")
     missing = [name for name in sorted({"processor_config.json", *modules}) if name not in chosen]
     if missing or not modules:
         raise DataError(
             f"{folder} lacks {', '.join(missing) or 'the code of the model'}: save model and processor into "
             "it with save_pretrained"
         )
+
+
+def _add_code(folder: Path, files: dict[str, Path | bytes]) -> None:
+    """Add the pipelines, and what an endpoint needs, to the files of a model that pipelines can use."""
+    pipelines = custom_pipelines(read_config(folder))
+    if not pipelines:
+        return
+    for name, text in pipeline_code(pipelines).items():
+        if name in files and (folder / name).read_text(encoding="utf-8") != text:
+            raise ConfigurationError(
+                f"{folder / name} is of another version of this package: load the model and the processor, "
+                "and save them again with save_pretrained"
+            )
+        files.setdefault(name, text.encode())
+    source = files["config.json"]
+    settings = json.loads(source if isinstance(source, bytes) else source.read_text(encoding="utf-8"))
+    settings["custom_pipelines"] = pipelines
+    files["config.json"] = (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode()
+    files.setdefault("handler.py", HANDLER)
+    files.setdefault("requirements.txt", requirements().encode())
 
 
 def _check_safetensors(path: Path) -> None:
@@ -297,26 +334,3 @@ def _card(folder: Path, repository: str, license: str | None) -> str:
             f"README.md says licence {shown}, but the weights are under {stated}: correct it"
         )
     return text
-
-
-def _sha256(chunks: Iterator[bytes]) -> str:
-    digest = hashlib.sha256()
-    for chunk in chunks:
-        digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _verify(api: HfApi, upload: Upload, repository: str, commit: str) -> None:
-    """Download every file again into an empty folder and compare."""
-    with tempfile.TemporaryDirectory() as temporary:
-        for name, source in upload.files.items():
-            arrived = Path(api.hf_hub_download(repository, name, revision=commit, cache_dir=temporary))
-            expected = iter([source]) if isinstance(source, bytes) else _chunks(source)
-            if _sha256(_chunks(arrived)) != _sha256(expected):
-                raise OutputError(f"{name} at {repository}@{commit} differs from what was sent: push again")
-
-
-def _chunks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            yield chunk

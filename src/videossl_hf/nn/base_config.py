@@ -10,6 +10,7 @@ import torch
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 from transformers.configuration_utils import PreTrainedConfig
+from transformers.utils.hub import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
 from ..dependencies import check_torchvision
 from ..errors import ConfigurationError
@@ -76,6 +77,9 @@ class VideoSSLConfig(SavesItsCode, PreTrainedConfig):
             raise ConfigurationError(
                 f"{cls.__name__}: a file may not set {', '.join(choosing)}: pass it to from_pretrained"
             )
+        if not cls.__module__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}."):
+            # The package's own pipelines serve these tasks; the file's would need trust_remote_code.
+            config_dict = {key: value for key, value in config_dict.items() if key != "custom_pipelines"}
         return super().from_dict(config_dict, **kwargs)
 
 

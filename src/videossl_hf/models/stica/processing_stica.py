@@ -289,6 +289,9 @@ class STiCAProcessor(VideoSSLProcessor):
             raise InputError("audio=True takes the sound of videos, and no videos were given")
         sampled = []
         for video in list_of_videos(videos):
+            if isinstance(video, SampledVideo) and video.waveforms is not None:
+                sampled.append(video)
+                continue
             if decoded_frames(video, settings.get("input_data_format")) is not None:
                 raise InputError("decoded frames have no sound track: pass the file, or the sound as audio=")
             sampled.append(
