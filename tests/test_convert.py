@@ -18,7 +18,7 @@ from videossl_hf import STiCAForPreTraining, cli
 from videossl_hf.hub.facts import method_facts, official_source
 from videossl_hf.hub.origin import read_origin
 from videossl_hf.models.stica.conversion_stica import official_state_dict
-from videossl_hf.registry import METHODS
+from videossl_hf.registry import COMPANIONS, METHODS
 
 
 @pytest.fixture
@@ -101,8 +101,9 @@ def test_official_files_have_a_source_and_the_licence_that_their_authors_state(m
 
 
 @pytest.mark.parametrize("save", ["torch", "old torch", "pickle"])
+@pytest.mark.parametrize("method", [*METHODS, *COMPANIONS])
 def test_a_malicious_file_is_an_error_and_does_not_run(
-    save: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    method: str, save: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, trace = tmp_path / "evil.pth", tmp_path / "it-ran"
     content = {
@@ -113,9 +114,9 @@ def test_a_malicious_file_is_an_error_and_does_not_run(
         path.write_bytes(pickle.dumps(content))
     else:
         torch.save(content, path, _use_new_zipfile_serialization=save == "torch")
-    assert cli.main(["convert", "stica", str(path), str(tmp_path / "converted")]) == 1
+    assert cli.main(["convert", method, str(path), str(tmp_path / "converted")]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("error: cannot read ")
+    assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert not trace.exists()
     assert not (tmp_path / "converted").exists()

@@ -34,6 +34,7 @@ from .visualize.report import (
     tiles_block,
 )
 from .visualize.similarity import similarity_picture
+from .visualize.spectrogram_image import spectrogram_image
 from .visualize.theme import Picture
 
 __all__ = ["DemoFindings", "write_report"]
@@ -285,18 +286,13 @@ def _similarity(findings: DemoFindings) -> Picture:
         similarity,
         [findings.names[int(video.labels[row])] for row in rows],
         row_images=[np.asarray(motion_print(_frames(findings.datasets[1], row), size=96)) for row in rows],
-        column_images=[_spectrogram_image(findings.spectrograms[row]) for row in rows],
+        column_images=[_heard(findings.spectrograms[row]) for row in rows],
     )
 
 
-def _spectrogram_image(sample: Any) -> np.ndarray:
-    """(mel, time, 3) uint8, low notes at the bottom, dark to light."""
+def _heard(sample: Any) -> np.ndarray:
     assert isinstance(sample, PreparedSample)
-    values = sample.inputs[0, 0].flip(0)
-    low, high = values.quantile(0.05), values.quantile(0.995)
-    strength = ((values - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)[..., None]
-    dark, light = torch.tensor([22.0, 27.0, 45.0]), torch.tensor([255.0, 196.0, 96.0])
-    return (dark + strength * (light - dark)).round().to(torch.uint8).numpy()
+    return spectrogram_image(sample.inputs[0, 0])
 
 
 def _neighbours(findings: DemoFindings) -> tuple[list[dict[str, Any]], bytes]:

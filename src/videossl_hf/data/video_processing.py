@@ -33,6 +33,9 @@ from .video_input import decoded_frames, list_of_videos
 
 __all__ = ["SampledVideo", "VideoSSLVideoProcessor", "VideoSSLVideosKwargs", "VideoWindow"]
 
+# A processor may come from a stranger's repository: what it asks for must fit into memory.
+_LARGEST = {"num_frames": 4096, "num_clips": 4096, "frame_stride": 1e6, "fps": 1e4}
+_LARGEST_SIDE = 8192
 _INTERPOLATION = {0: "nearest-exact", 2: "bilinear", 3: "bicubic"}
 
 
@@ -135,10 +138,14 @@ class VideoSSLVideoProcessor(SavesItsCode, BaseVideoProcessor):
     image_std = [0.5, 0.5, 0.5]  # noqa: RUF012
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        try:
+            super().__init__(**kwargs)
+        except (AttributeError, IndexError, TypeError, ValueError) as error:  # of a value's type or its name
+            raise InputError(f"{type(self).__name__} with a setting that does not fit: {error}") from error
         if kwargs.get("fps", 0) is None:
             self.fps = None  # transformers takes None for "not given"
-        self._check(self._settings({}))
+        known = self.valid_kwargs.__annotations__
+        self._check(self._settings({name: value for name, value in kwargs.items() if name in known}))
 
     def preprocess(self, videos: Any, **kwargs: Any) -> BatchFeature:
         """Turn videos into model inputs; see the class for what is accepted and for the settings.
@@ -289,21 +296,24 @@ class VideoSSLVideoProcessor(SavesItsCode, BaseVideoProcessor):
                 (name, value) for name, value in given.items() if value is not None or name == "fps"
             )
             settings = self._standardize_kwargs(**settings)
-        except (StrictDataclassError, ValueError) as error:
+        except (StrictDataclassError, IndexError, TypeError, ValueError) as error:
             raise InputError(f"{type(self).__name__}: {error.__cause__ or error}") from error
         settings["return_tensors"] = return_tensors or "pt"
         settings["video_metadata"] = metadata
         return settings
 
     def _check(self, settings: Mapping[str, Any]) -> None:
-        for name in ("num_frames", "frame_stride", "num_clips"):
-            if not settings[name] > 0:
-                raise InputError(f"{name} must be positive, got {settings[name]}")
-        if settings["fps"] is not None and not settings["fps"] > 0:
-            raise InputError(f"fps must be positive or None, got {settings['fps']}")
+        for name, largest in _LARGEST.items():
+            if settings[name] is not None and not 0 < settings[name] <= largest:
+                raise InputError(f"{name} must be positive and at most {largest}, got {settings[name]}")
+        for name in ("size", "crop_size"):
+            if any(
+                side is not None and not 0 < side <= _LARGEST_SIDE for side in dict(settings[name]).values()
+            ):
+                raise InputError(f"{name} must be positive and at most {_LARGEST_SIDE}, got {settings[name]}")
         if settings["num_crops"] not in (1, 3):
             raise InputError(f"num_crops must be 1 or 3, got {settings['num_crops']}")
-        if settings["resample"] not in _INTERPOLATION:
+        if settings["resample"] not in list(_INTERPOLATION):
             raise InputError(f"resample must be 0, 2 or 3, got {settings['resample']}")
         for name in ("image_mean", "image_std"):
             value = settings[name]

@@ -37,6 +37,7 @@ from .published_code import (
     pipeline_code,
     requirements,
 )
+from .space_files import plan_space, push_space
 from .verify import check_arrived, check_outputs
 
 __all__ = ["Upload", "add_arguments", "plan_upload", "push", "run"]
@@ -102,6 +103,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--revision", default="main", help="branch to write to, made if absent (default: main)"
     )
     parser.add_argument("--license", help="licence of the weights, for a card that is rendered now")
+    parser.add_argument(
+        "--space", action="store_true", help="publish a Space of the same name, too, that demonstrates it"
+    )
     parser.add_argument("--dry-run", action="store_true", help="list the files and send nothing")
 
 
@@ -116,12 +120,20 @@ def run(args: argparse.Namespace) -> None:
         print(f"left out: {', '.join(upload.left_out)}")
     if upload.cut_paths:
         print(f"absolute paths cut to their last part: {', '.join(upload.cut_paths)}")
+    space = plan_space(args.repository, _shown_license(upload)) if args.space else {}
+    if space:
+        print(f"{len(space)} files for the Space {args.repository}:")
+        for path in sorted(space):
+            print(f"  {path}")
     if args.dry_run:
         print("nothing was sent (--dry-run)")
         return
     commit = push(upload, args.repository, private=args.private, revision=args.revision)
     check_outputs(args.folder, args.repository, commit)
     print(f"published and verified: {args.repository} at revision {commit}")
+    if space:
+        commit = push_space(space, args.repository, private=args.private)
+        print(f"published and verified: the Space {args.repository} at revision {commit}")
 
 
 def plan_upload(folder: str | Path, repository: str, license: str | None = None) -> Upload:
@@ -192,6 +204,12 @@ def push(upload: Upload, repository: str, *, private: bool = False, revision: st
     ).oid
     check_arrived(api, upload.files, repository, commit)
     return commit
+
+
+def _shown_license(upload: Upload) -> str:
+    """The licence that the card has."""
+    card = ModelCard(upload.content("README.md").decode(), ignore_metadata_errors=True)
+    return str(getattr(card.data, "license", None) or "other")
 
 
 def _check_id(repository: str) -> None:

@@ -21,7 +21,9 @@ from .published_code import example_clip
 __all__ = ["check_arrived", "check_outputs", "compute"]
 
 
-def check_arrived(api: HfApi, files: Mapping[str, Path | bytes], repository: str, commit: str) -> None:
+def check_arrived(
+    api: HfApi, files: Mapping[str, Path | bytes], repository: str, commit: str, repo_type: str = "model"
+) -> None:
     """Download every file again into an empty folder and compare.
 
     Args:
@@ -29,13 +31,17 @@ def check_arrived(api: HfApi, files: Mapping[str, Path | bytes], repository: str
         files: path in the repository -> the file that was sent, or its content.
         repository: id on the Hub.
         commit: hash of the commit.
+        repo_type: "model" or "space".
 
     Raises:
         OutputError: a file differs.
     """
     with tempfile.TemporaryDirectory() as temporary:
         for name, source in files.items():
-            arrived = Path(api.hf_hub_download(repository, name, revision=commit, cache_dir=temporary))
+            found = api.hf_hub_download(
+                repository, name, revision=commit, repo_type=repo_type, cache_dir=temporary
+            )
+            arrived = Path(found)
             expected = iter([source]) if isinstance(source, bytes) else _chunks(source)
             if _sha256(_chunks(arrived)) != _sha256(expected):
                 raise OutputError(f"{name} at {repository}@{commit} differs from what was sent: push again")

@@ -25,6 +25,16 @@ from .configuration_stica import STiCAConfig
 
 __all__ = ["STiCAFeatureExtractor", "STiCAProcessor", "STiCAVideoProcessor"]
 
+# A processor may come from a stranger's repository: what it asks for must fit into memory.
+_LARGEST = {
+    "num_mel_bins": 4096,
+    "sampling_rate": 1_000_000,
+    "audio_seconds": 3600,
+    "n_fft": 65536,
+    "hop_length": 1_000_000,
+    "window_length": 65536,
+}
+
 
 class STiCAVideoProcessor(VideoSSLVideoProcessor):
     """Two seconds of the middle: 60 frames at 30 a second, short side 128, centre 112 x 112."""
@@ -97,6 +107,12 @@ class STiCAFeatureExtractor(SavesItsCode, SequenceFeatureExtractor):
         self.feature_mean = feature_mean
         self.feature_std = feature_std
         self.unit_scale = unit_scale
+        for name, largest in _LARGEST.items():
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not 0 < value <= largest:
+                raise ConfigurationError(
+                    f"{name} must be a positive number of at most {largest}, got {value!r:.80}"
+                )
         if not audio_seconds > 0 or time_pooling < 1 or not feature_std > 0:
             raise ConfigurationError(
                 "audio_seconds, time_pooling and feature_std must be positive, got "
