@@ -218,13 +218,13 @@ def build_app(checkpoints: Sequence[str], gallery: Path) -> Any:
                 labels = gr.Textbox(
                     label="Names of classes, for models that read", placeholder="pouring, cutting"
                 )
-                transcript = gr.File(label="Transcript, for TVTS", file_types=list(TRANSCRIPTS), height=90)
+                transcript = gr.File(label="Transcript, for TVTS", file_types=list(TRANSCRIPTS), height=130)
                 button = gr.Button("Look", variant="primary", elem_id="look")
                 gr.Examples([str(path) for path in demonstration.clips[:NEAREST]], clip)
             with gr.Column():
                 classes = gr.Label(label="Classes", num_top_classes=5, elem_id="classes")
                 nearest = gr.Gallery(
-                    label="Nearest clips of the gallery", columns=NEAREST, height=170, elem_id="nearest"
+                    label="Nearest clips of the gallery", columns=NEAREST, height=195, elem_id="nearest"
                 )
                 picture = gr.Image(label="The method's picture", elem_id="picture")
                 below = gr.Markdown(elem_id="below")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -93,10 +94,12 @@ def test_an_incomplete_checkpoint_named_by_hand_is_refused(tmp_path: Path) -> No
         choose_checkpoint(tmp_path, str(tmp_path / "checkpoint-7"))
 
 
-def test_only_a_folder_named_by_its_step_can_be_resumed_from(tmp_path: Path) -> None:
-    folder = make_checkpoint(tmp_path, 5).rename(tmp_path / "best")
-    with pytest.raises(ConfigurationError, match="checkpoint-STEP"):
-        choose_checkpoint(tmp_path, str(folder))
+def test_a_checkpoint_of_another_name_gets_that_of_its_step(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path, 5).rename(tmp_path / "last-checkpoint")
+    assert choose_checkpoint(tmp_path, str(folder)) == tmp_path / "checkpoint-5"
+    again = shutil.copytree(tmp_path / "checkpoint-5", folder)
+    with pytest.raises(ConfigurationError, match="move away what has that name"):
+        choose_checkpoint(tmp_path, str(again))
 
 
 def test_a_seal_names_the_number_of_processes(tmp_path: Path) -> None:

@@ -125,7 +125,8 @@ def choose_checkpoint(output_dir: Path, resume: str) -> Path | None:
     Args:
         output_dir: the run's folder.
         resume: "auto" (the newest complete one there is, else a fresh start), "never" (a fresh start in a
-            folder without checkpoints), or the folder of a checkpoint.
+            folder without checkpoints), or the folder of a checkpoint. One of another name, such as a
+            `last-checkpoint` that was downloaded from the Hub, is renamed `checkpoint-STEP`.
 
     Raises:
         CheckpointError: the chosen one is damaged or incomplete.
@@ -147,7 +148,7 @@ def choose_checkpoint(output_dir: Path, resume: str) -> Path | None:
     folder = Path(resume)
     verify_checkpoint(folder)
     if _step_of(folder) < 0:
-        raise ConfigurationError(f"--resume takes auto, never or a folder checkpoint-STEP, got {resume}")
+        folder = _named_by_step(folder)
     newer = [path.name for path in existing if _step_of(path) > _step_of(folder)]
     if newer:
         raise OutputError(
@@ -155,6 +156,18 @@ def choose_checkpoint(output_dir: Path, resume: str) -> Path | None:
             "would overwrite: move them away, or choose another --training.output_dir"
         )
     return folder
+
+
+def _named_by_step(folder: Path) -> Path:
+    """A checkpoint under the name that tells its step, which is where the training goes on."""
+    step = json.loads((folder / SEAL).read_text(encoding="utf-8")).get("step")
+    named = folder.with_name(f"{_PREFIX}{step}")
+    if named.exists() or type(step) is not int:
+        raise ConfigurationError(f"{folder} cannot be called {named.name}: move away what has that name")
+    try:
+        return folder.rename(named)
+    except OSError as error:
+        raise OutputError(f"cannot rename {folder} to {named.name}: {error}") from error
 
 
 def remove_checkpoint(folder: Path) -> None:
