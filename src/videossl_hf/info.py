@@ -15,9 +15,10 @@ from rich.table import Table
 from .errors import DataError
 from .evaluation.results import read_results
 from .hub.card import read_config
-from .hub.description import describe_config
+from .hub.description import ModelDescription, describe_config
 from .hub.facts import method_facts
 from .hub.origin import read_origin
+from .hub.published_code import custom_pipelines
 
 __all__ = ["add_arguments", "describe_folder", "run"]
 
@@ -61,8 +62,8 @@ def describe_folder(folder: Path) -> list[tuple[str, str]]:
         ("method", f"{facts.name}: {facts.title}, arXiv:{facts.arxiv}" if facts.title else facts.name),
         ("class", f"{description.architecture}, {description.parameters:,} parameters"),
         *(("takes", text) for text in description.inputs),
-        ("gives", f"features of {description.feature_size} numbers a clip"),
-        ("for features", f"{description.feature_parameters:,} of the parameters"),
+        ("gives", _gives(description)),
+        ("for that", f"{description.feature_parameters:,} parameters"),
         ("cost", f"{description.gflop:.1f} GFLOP ({description.gflop / 2:.1f} GMAC) a clip for the video"),
     ]
     if description.labels:
@@ -70,6 +71,9 @@ def describe_folder(folder: Path) -> list[tuple[str, str]]:
         rows.append(
             ("classes", f"{len(description.labels)}: {shown}{', ...' if len(description.labels) > 5 else ''}")
         )
+    tasks = ["video-classification"] if description.labels else []
+    if tasks := [*tasks, *custom_pipelines(config)]:
+        rows.append(("pipelines", ", ".join(tasks)))
     if (folder / "results.json").exists():
         for result in read_results(folder / "results.json"):
             figures = ", ".join(f"{name} {figure}" for name, figure in result.figures.items())
@@ -83,6 +87,12 @@ def describe_folder(folder: Path) -> list[tuple[str, str]]:
         rows.append(("origin", f"converted from {origin.checkpoint}, source {origin.source or 'not stated'}"))
     rows.append(("licence", _license(folder)))
     return rows
+
+
+def _gives(description: ModelDescription) -> str:
+    if description.codes:
+        return f"one of {description.codes} codes for every 8x8 pixels of every frame"
+    return f"features of {description.feature_size} numbers a clip"
 
 
 def _license(folder: Path) -> str:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from models import tiny_ila, tiny_vimpac
 from models.tiny_stica import make_config
 from videossl_hf import STiCAConfig, STiCAForPreTraining, STiCAModel, TVTSConfig, cli
 from videossl_hf.hub.description import describe_config
@@ -60,6 +61,24 @@ def test_a_folder_is_described(run_folder: Path, capsys: pytest.CaptureFixture[s
         assert text in shown
     assert "none measured" in shown
     assert "not stated" in shown
+
+
+def test_a_tokeniser_and_a_classifier_are_described_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = tiny_vimpac.make_tokenizer()
+    tokenizer.save_pretrained(tmp_path / "dvae")
+    shown = show(tmp_path / "dvae", capsys)
+    parameters = sum(parameter.numel() for parameter in tokenizer.parameters())
+    assert f"DVAEModel, {parameters:,} parameters" in shown
+    assert "one of 24 codes for every 8x8 pixels" in shown
+    assert "pipelines" not in shown
+    config = tiny_ila.make_config(architectures=["ILAForVideoClassification"])
+    config.save_pretrained(tmp_path / "ila")
+    shown = show(tmp_path / "ila", capsys)
+    assert "5: walk, run, jump, swim, fly" in shown
+    assert "video-classification, video-feature-extraction, zero-shot-video-classification" in shown
+    assert "none in this folder" in shown
 
 
 def test_weights_are_not_read(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
