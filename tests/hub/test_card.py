@@ -156,6 +156,40 @@ def test_unstated_licences_never_become_ours(run_folder: Path) -> None:
     assert ModelCard(render_card(run_folder, "me/shapes")).data.license == "other"
 
 
+def test_the_metadata_says_what_the_hub_asks_for(run_folder: Path) -> None:
+    (run_folder / "recipe.yaml").write_text(
+        "data: {train: someone/videos}\ntraining: {init_from: me/first-stage}\noptimizer: {name: sgd}\n"
+    )
+    card = ModelCard(render_card(run_folder, "me/shapes", "cc-by-4.0"))
+    data = card.data.to_dict()
+    assert (data["library_name"], data["license"]) == ("transformers", "cc-by-4.0")
+    assert (data["datasets"], data["base_model"]) == (["someone/videos"], ["me/first-stage"])
+    assert data["base_model_relation"] == "finetune"
+    assert data["widget"][0]["src"] == "https://huggingface.co/me/shapes/resolve/main/example.mp4"
+    assert data["inference"] == {"parameters": {"window_seconds": 2}}
+    assert {"video", "audio", "stica", "video-feature-extraction"} <= set(data["tags"])
+
+
+def test_folders_of_this_machine_are_no_datasets_and_no_base_models(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my" / "clips").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    recipe = "data: {train: my/clips}\ntraining: {init_from: outputs/first}\noptimizer: {name: sgd}\n"
+    (run_folder / "recipe.yaml").write_text(recipe)
+    data = ModelCard(render_card(run_folder, "me/shapes")).data.to_dict()
+    assert "datasets" not in data
+    assert "base_model" not in data
+
+
+def test_the_time_of_the_training_comes_from_its_log(run_folder: Path) -> None:
+    (run_folder / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2, "train_runtime": 5400.0}\n')
+    assert "took 1.50 hours" in render_card(run_folder, "me/shapes")
+    (run_folder / "metrics.jsonl").write_text("{")
+    with pytest.raises(DataError, match="not the log of a training"):
+        render_card(run_folder, "me/shapes")
+
+
 def test_a_classifier_gets_the_task_of_its_pipeline(run_folder: Path) -> None:
     assert ModelCard(render_card(run_folder, "a/b")).data.pipeline_tag == "feature-extraction"
     path = run_folder / "config.json"

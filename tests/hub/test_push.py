@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from server import LoopbackHub
 
-from videossl_hf import cli
+from models.tiny_stica import make_config
+from videossl_hf import STiCAForPreTraining, cli
 from videossl_hf.errors import CheckpointError, ConfigurationError, DataError, InputError, OutputError
-from videossl_hf.hub import push
+from videossl_hf.hub import push, verify
 from videossl_hf.hub.origin import Origin, write_origin
-from videossl_hf.hub.verify import check_arrived
 
 ID = "alice/shapes"
 
@@ -149,7 +151,7 @@ def test_a_file_that_arrives_changed_is_an_error(run_folder: Path, tmp_path: Pat
             return str(path)
 
     with pytest.raises(OutputError, match="differs from what was sent"):
-        check_arrived(Liar(), push.plan_upload(run_folder, ID).files, ID, "0" * 40)
+        verify.check_arrived(Liar(), push.plan_upload(run_folder, ID).files, ID, "0" * 40)
 
 
 PUSH_AND_LOAD = f"""
@@ -192,3 +194,72 @@ def test_push_publishes_one_verified_commit_that_loads(
     assert code == 1
     assert err.startswith("error: ")
     assert err.count("\n") == 1
+
+
+def test_weights_that_an_index_names_elsewhere_are_refused(run_folder: Path) -> None:
+    index = {"weight_map": {"a": "model.safetensors", "b": "../secret.safetensors"}}
+    (run_folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(DataError, match=r"do not lie beside it: \.\./secret\.safetensors"):
+        push.plan_upload(run_folder, ID)
+
+
+def test_pipelines_and_an_endpoint_go_with_a_model(run_folder: Path) -> None:
+    upload = push.plan_upload(run_folder, ID)
+    settings = json.loads(upload.content("config.json"))
+    entry = settings["custom_pipelines"]["video-feature-extraction"]
+    assert entry["impl"] == "pipeline_features.VideoFeatureExtractionPipeline"
+    assert {"pipeline_features.py", "pipeline_windows.py", "handler.py", "example.mp4"} <= upload.files.keys()
+    assert "transformers" in upload.content("requirements.txt").decode()
+    assert upload.content("example.mp4")[4:8] == b"ftyp"
+    assert "custom_pipelines" not in (run_folder / "config.json").read_text(), "the folder stays as it is"
+
+
+def test_code_of_another_version_is_not_mixed_with_this_one(run_folder: Path) -> None:
+    (run_folder / "errors.py").write_text("# older\n")
+    with pytest.raises(ConfigurationError, match="of another version of this package"):
+        push.plan_upload(run_folder, ID)
+
+
+def test_a_handler_of_ones_own_is_kept(run_folder: Path) -> None:
+    (run_folder / "handler.py").write_text("# mine\n")
+    assert push.plan_upload(run_folder, ID).content("handler.py") == b"# mine\n"
+
+
+def test_a_model_that_computes_something_else_is_an_error(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(run_folder, other)
+    monkeypatch.setattr(verify, "snapshot_download", lambda *args, **options: str(other))
+    verify.check_outputs(run_folder, ID, "0" * 40)
+    torch.manual_seed(5)
+    STiCAForPreTraining(make_config()).save_pretrained(other)
+    with pytest.raises(OutputError, match="does not compute what the one in"):
+        verify.check_outputs(run_folder, ID, "0" * 40)
+
+
+PUSH_SPACE = """
+import contextlib, io, os
+from huggingface_hub import HfApi
+from videossl_hf import cli
+out = io.StringIO()
+with contextlib.redirect_stdout(out):
+    dry = cli.main(["push", os.environ["FOLDER"], "alice/shown", "--space", "--dry-run"])
+    before = HfApi().repo_exists("alice/shown", repo_type="space")
+    code = cli.main(["push", os.environ["FOLDER"], "alice/shown", "--license", "mit", "--space"])
+answer = {"codes": [dry, code], "out": out.getvalue(), "before": before}
+"""
+
+
+def test_a_space_is_published_beside_its_model(
+    run_folder: Path, hub: LoopbackHub, client: Callable[..., Any]
+) -> None:
+    answer = client(PUSH_SPACE, FOLDER=str(run_folder))
+    assert (answer["codes"], answer["before"]) == ([0, 0], False)
+    space = hub.repository("alice/shown", "space")
+    dry, real = answer["out"].split("nothing was sent (--dry-run)")
+    listed = re.findall(r"^  (\S+)$", dry, re.MULTILINE)
+    assert sorted([*listed, ".gitattributes"]) == space.files()
+    assert f"the Space alice/shown at revision {space.branches['main']}" in real
+    assert b"license: mit" in space.read("README.md")
+    assert b'CHECKPOINTS = ["alice/shown"]' in space.read("app.py")
