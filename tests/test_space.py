@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ import torch
 
 from common.tiny import tiny
 from media import sweep, write_media
-from videossl_hf.errors import DataError, InputError
+from videossl_hf.errors import DataError, DependencyError, InputError
 from videossl_hf.hub.space_files import plan_space
 from videossl_hf.registry import METHODS, find_class, has_class
-from videossl_hf.space import Demonstration
+from videossl_hf.space import Demonstration, build_app
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +123,11 @@ def test_the_space_is_complete_and_runs_no_code_but_its_own(tmp_path: Path) -> N
     assert {"videossl_hf/__init__.py", "videossl_hf/space.py", "videossl_hf/hub/card.py"} <= files.keys()
     assert not any("__pycache__" in name or name.startswith("/") or ".." in name for name in files)
     assert sum(len(read(name)) for name in files) < 4_000_000
+
+
+def test_the_page_without_gradio_says_how_to_get_it(
+    models: dict[str, str], gallery: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(DependencyError, match=r"videossl-hf\[space\]"):
+        build_app(list(models.values()), gallery)

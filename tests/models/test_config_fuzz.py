@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from common.tiny import tiny
+from models.tiny_vimpac import make_dvae_config
 from videossl_hf.errors import ConfigurationError
+from videossl_hf.hub.description import method_of
 from videossl_hf.registry import METHODS, find_class
 
 
@@ -28,9 +30,9 @@ def number_fields(config: Any) -> list[str]:
     return found
 
 
-@pytest.fixture(params=METHODS)
+@pytest.fixture(params=[*METHODS, "dvae"])
 def config(request: pytest.FixtureRequest) -> Any:
-    return tiny(request.param).make_config()
+    return make_dvae_config() if request.param == "dvae" else tiny(request.param).make_config()
 
 
 def load(config: Any, folder: Path, change: dict[str, Any]) -> Any:
@@ -54,13 +56,13 @@ def test_wrong_types_are_refused(config: Any, tmp_path: Path) -> None:
 
 
 def test_absurd_sizes_are_refused_before_anything_is_built(config: Any, tmp_path: Path) -> None:
-    model_class = find_class(type(config).model_type, "Model")
+    model_class = find_class(method_of(config), "Model")
     for name in number_fields(config):
         for size in (10**9, -(10**9), 10**30):
             value = getattr(config, name)
             change = {name: [size] * len(value) if isinstance(value, (list, tuple)) else size}
-            if name.endswith("seed") and size == 10**9:
-                model_class(load(config, tmp_path, change))  # a seed may be large
+            if name.endswith(("seed", "_steps")) and size == 10**9:
+                model_class(load(config, tmp_path, change))  # what is only counted may be large
                 continue
             with pytest.raises(ValueError, match=name):
                 load(config, tmp_path, change)
@@ -76,7 +78,7 @@ def test_unknown_keys_are_kept_and_do_nothing(config: Any, tmp_path: Path) -> No
     }
     loaded = load(config, tmp_path, names)
     assert {name: getattr(loaded, name) for name in names} == names
-    model_class = find_class(type(config).model_type, "Model")
+    model_class = find_class(method_of(config), "Model")
     expected, found = model_class(config).state_dict(), model_class(loaded).state_dict()
     assert {name: tensor.shape for name, tensor in expected.items()} == {n: t.shape for n, t in found.items()}
 
@@ -124,3 +126,8 @@ def test_changing_a_field_to_a_wrong_type_is_refused(config: Any) -> None:
     for name in number_fields(config):
         with pytest.raises(ConfigurationError, match=name):
             setattr(config, name, "eight")
+
+
+@pytest.mark.parametrize("value", [{"video-classification": {"impl": "evil/repo--code.P", "pt": []}}, 5, "x"])
+def test_pipelines_that_a_file_names_are_not_those_that_run(config: Any, tmp_path: Path, value: Any) -> None:
+    assert not hasattr(load(config, tmp_path, {"custom_pipelines": value}), "custom_pipelines")
