@@ -59,6 +59,11 @@ COMMANDS = {
         "write the features of a dataset to safetensors files",
         "videossl extract outputs/run --data data/shapes --output features",
     ),
+    "compare": Command(
+        "compare",
+        "set results of several models side by side, with charts and a report in HTML",
+        "videossl compare ours=outputs/run/results.json videomae.json --reference videomae",
+    ),
     "convert": Command(
         "convert",
         "turn an official checkpoint into a folder that AutoModel loads",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -18,7 +18,11 @@ from ..errors import DataError, OutputError
 from .fingerprint import short_hash
 from .results import Result
 
-__all__ = ["ClipValues", "read_clip_values", "write_clip_values"]
+__all__ = ["MOST_FEATURES", "ClipValues", "read_clip_values", "write_clip_values"]
+
+
+MOST_FEATURES = 2000
+"""Clips; of larger sets a map says nothing that a sample would not."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +35,15 @@ class ClipValues:
         labels: (clips,) int64, -1 without one.
         predictions: (clips,) int64, the most probable class; None for retrieval.
         label_names: of the classes.
+        features: (clips, width), for a map of them; kept of kNN on at most `MOST_FEATURES` clips.
     """
 
     keys: list[str]
     values: dict[str, Tensor]
     labels: Tensor
     predictions: Tensor | None = None
-    label_names: list[str] | None = field(default=None)
+    label_names: list[str] | None = None
+    features: Tensor | None = None
 
 
 def write_clip_values(results: str | Path, result: Result, clips: ClipValues) -> Path:
@@ -51,6 +57,8 @@ def write_clip_values(results: str | Path, result: Result, clips: ClipValues) ->
     tensors["labels"] = clips.labels.contiguous()
     if clips.predictions is not None:
         tensors["predictions"] = clips.predictions.contiguous()
+    if clips.features is not None:
+        tensors["features"] = clips.features.half().contiguous()
     about = json.dumps({"keys": clips.keys, "label_names": clips.label_names})
     part = path.with_suffix(f".part{os.getpid()}")
     try:
@@ -79,7 +87,12 @@ def read_clip_values(results: str | Path, result: Result) -> ClipValues | None:
         raise DataError(f"cannot read {path} ({error}); evaluate again to write it anew") from error
     values = {name.removeprefix("value."): own for name, own in tensors.items() if name.startswith("value.")}
     return ClipValues(
-        about["keys"], values, tensors["labels"], tensors.get("predictions"), about["label_names"]
+        about["keys"],
+        values,
+        tensors["labels"],
+        tensors.get("predictions"),
+        about["label_names"],
+        tensors.get("features"),
     )
 
 

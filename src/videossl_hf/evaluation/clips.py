@@ -18,7 +18,7 @@ from ..data.video_folder import SOUND_EXTENSIONS
 from ..errors import DataError, DecodeError, InputError
 from .fingerprint import data_fingerprint
 
-__all__ = ["BadSample", "PreparedClips", "PreparedSample", "Views"]
+__all__ = ["BadSample", "PreparedClips", "PreparedSample", "Views", "sample_name"]
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class PreparedClips(Dataset[PreparedSample | BadSample]):
     def _prepare(self, row: int) -> PreparedSample | BadSample:
         # A worker process may return an error, but not raise one that keeps its type.
         sample = self.dataset[row]
-        key = _name(sample, row)
+        key = sample_name(sample, row)
         try:
             inputs = self._inputs(sample)
         except DecodeError as error:
@@ -195,7 +195,7 @@ def _spans(sound: Any, clips: int, extractor: Any) -> list[np.ndarray]:
     return [track[start : start + length] for start in starts]
 
 
-def _name(sample: Mapping[str, Any], row: int) -> str:
+def sample_name(sample: Mapping[str, Any], row: int) -> str:
     """The name of a sample: the last two parts of its file's path, or its row."""
     for column in ("video", "audio"):
         cell = sample.get(column)

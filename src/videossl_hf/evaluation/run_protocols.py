@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError, InputError
-from .clip_values import ClipValues
-from .features import feature_identity
+from .clip_values import MOST_FEATURES, ClipValues
+from .clips import PreparedClips
+from .cost import clip_cost
+from .features import OF_BACKBONE, feature_identity, feature_model
 from .few_shot import few_shot_protocol
 from .fingerprint import model_identity, short_hash
 from .folds import over_folds, stratified_folds
@@ -60,6 +62,7 @@ class Evaluation:
         self.args = args
         self.source = FeatureSource(args)
         self.clip_values: dict[str, ClipValues] = {}
+        self._costs: dict[tuple[str, str], dict[str, Any]] = {}
         self._extracted: dict[tuple[str, str, str], ExtractedSplit] = {}
 
     def results(self, protocol: str) -> list[Result]:
@@ -263,6 +266,13 @@ class Evaluation:
             )
         return self._extracted[split, modality, space]
 
+    def _cost(self, clips: PreparedClips, space: str) -> dict[str, Any]:
+        if (clips.modality, space) not in self._costs:
+            network = self.source.network(space)
+            model = feature_model(network) if space in OF_BACKBONE else network
+            self._costs[clips.modality, space] = clip_cost(model, clips, space)
+        return self._costs[clips.modality, space]
+
     def _result(
         self,
         outcome: Outcome,
@@ -274,9 +284,11 @@ class Evaluation:
     ) -> Result:
         """The result of an outcome, whose clips are kept; `rows` of the table were tested if not all."""
         notes = (notes or {}) | ({"random_weights": True} if self.args.random_weights else {})
+        space = self.args.average if notes.get("class") else "features"
+        notes |= self._cost(test.clips, space)
         result = make_result(
             outcome,
-            self.source.network(self.args.average if notes.get("class") else "features"),
+            self.source.network(space),
             self.args.data,
             test,
             others,
@@ -287,7 +299,13 @@ class Evaluation:
         )
         tested = test.table if rows is None else test.table.select(rows)
         predictions = None if outcome.scores is None else outcome.scores.argmax(dim=1).cpu()
+        mapped = outcome.protocol["name"] == "knn" and len(tested) <= MOST_FEATURES
         self.clip_values[result.identity] = ClipValues(
-            tested.keys, outcome.values, tested.labels, predictions, tested.label_names
+            tested.keys,
+            outcome.values,
+            tested.labels,
+            predictions,
+            tested.label_names,
+            tested.features if mapped else None,
         )
         return result

@@ -128,10 +128,8 @@ def read_arguments(args: argparse.Namespace, options: Sequence[str] = ()) -> tup
         while f"--{name}" in overrides:  # stands behind the recipe, where all is left to us
             position = overrides.index(f"--{name}")
             if position + 1 == len(overrides):
-                raise RecipeError(
-                    f"--{name} needs a value"
-                    + (": auto, never or a checkpoint folder" if name == "resume" else "")
-                )
+                what = "auto, never or a checkpoint folder" if name == "resume" else "a value"
+                raise RecipeError(f"--{name} needs {what}")
             setattr(args, name, overrides[position + 1])
             del overrides[position : position + 2]
     return load_recipe(args.recipe, overrides), args.resume
