@@ -9,7 +9,7 @@ SEEDS ?= 3
 METHOD ?= stica
 PYTEST_ARGS ?=
 
-.PHONY: help install demo test test-slow check format bench ablation docs-numbers clean
+.PHONY: help install demo test test-slow check format bench ablation compare docs-numbers clean
 
 help: ## list the targets
 	@grep -E '^[a-z<>-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,9 @@ bench: install ## speed, ours beside a rival in one run (see benchmarks/)
 
 ablation: install ## variants of a method at equal steps (about an hour on two cores): make ablation METHOD=stica
 	$(PYTHON) benchmarks/ablation.py $(METHOD) --seeds $(SEEDS) --jobs 2
+
+compare: install ## all methods and peers on the same clips (hours; the time is printed first, broken-off runs go on)
+	$(PYTHON) benchmarks/compare.py --seeds $(SEEDS) --jobs 2
 
 docs-numbers: install ## write the figures of results/ into the documents
 	$(PYTHON) benchmarks/docs_numbers.py

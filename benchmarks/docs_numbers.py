@@ -47,7 +47,8 @@ def table(name: str) -> str:
     """The text of a place."""
     if name == "smoke":
         return smoke_table()
-    return (ROOT / "results" / f"{name}.md").read_text(encoding="utf-8")
+    path = ROOT / "results" / f"{name}.md"
+    return path.read_text(encoding="utf-8") if path.is_file() else f"Not measured yet: `make {name}`.\n"
 
 
 def documents() -> list[Path]:

@@ -6,12 +6,19 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop, sdpa_flop
 
 from .clips import PreparedClips, PreparedSample
 from .features import embed
 
-__all__ = ["clip_cost"]
+__all__ = ["clip_cost", "flop_counter"]
+
+
+def flop_counter() -> FlopCounterMode:
+    """Counts operations of what runs inside it, also of fused attention on the CPU, which torch omits."""
+    forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+    return FlopCounterMode(display=False, custom_mapping={forward: sdpa_flop, backward: sdpa_backward_flop})
 
 
 @torch.no_grad()
@@ -29,7 +36,7 @@ def clip_cost(model: nn.Module, clips: PreparedClips, space: str = "features") -
             break
     else:
         return {}
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         embed(model, sample.inputs[:1], clips.modality, space)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return {"parameters": parameters, "gflop_per_clip": round(counter.get_total_flops() / 1e9, 6)}
