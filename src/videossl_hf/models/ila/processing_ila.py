@@ -11,7 +11,7 @@ import numpy as np
 from transformers.feature_extraction_utils import BatchFeature
 
 from ...data.processor_base import VideoSSLProcessor
-from ...data.rounded_segments import rounded_clips
+from ...data.rounded_segments import rounded_clips, step_crop_positions
 from ...data.video_processing import VideoSSLVideoProcessor
 from ...errors import ConfigurationError, InputError
 from .configuration_ila import ILAConfig
@@ -23,11 +23,13 @@ __all__ = ["ILAProcessor", "ILAVideoProcessor"]
 class ILAVideoProcessor(VideoSSLVideoProcessor):
     """The middle frame of each of 8 equal parts of the video, short side 256, centre 224 x 224.
 
+    With `num_clips=4, num_crops=3` come the twelve views of the published test: the short side is then that
+    of the crops, 224, unless a `size` is given with `num_crops`, so that the crops (first, last, middle) show
+    all of the frame. Its clips take random frames of each part, these the same ones each time.
+
     Differs from the base class in "uniform" sampling: the bounds of the parts are rounded as in the official
-    code, and a video with too few frames repeats them where they fall, not at its end. The published test has
-    `num_clips=4, num_crops=3, size=224`; its clips take random frames of each part, these the same ones each
-    time. Values are standardised as for ImageNet, not as for CLIP: that is how the published models were
-    trained.
+    code, and a video with too few frames repeats them where they fall, not at its end. Values are
+    standardised as for ImageNet, not as for CLIP: that is how the published models were trained.
     """
 
     num_frames = 8
@@ -36,6 +38,24 @@ class ILAVideoProcessor(VideoSSLVideoProcessor):
     crop_size = {"height": 224, "width": 224}  # noqa: RUF012
     image_mean = [0.485, 0.456, 0.406]  # noqa: RUF012
     image_std = [0.229, 0.224, 0.225]  # noqa: RUF012
+
+    def __init__(self, **kwargs: Any) -> None:
+        if kwargs.get("num_crops") == 3 and kwargs.get("size") is None:
+            crop = kwargs.get("crop_size") or self.crop_size
+            kwargs["size"] = {"shortest_edge": crop if isinstance(crop, int) else crop["height"]}
+        super().__init__(**kwargs)
+
+    def _settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        settings = super()._settings(given)
+        if settings["num_crops"] != 3 or self.num_crops == 3 or given.get("size") is not None:
+            return settings
+        return super()._settings({**given, "size": {"shortest_edge": settings["crop_size"].height}})
+
+    def _crop_corners(self, height: int, width: int, settings: Mapping[str, Any]) -> list[list[int]]:
+        side = settings["crop_size"].height
+        if settings["num_crops"] != 3 or min(height, width) != side:
+            return super()._crop_corners(height, width, settings)
+        return step_crop_positions(height, width, side).tolist()
 
     def _clip_indices(self, num_frames: int, fps: float | None, settings: Mapping[str, Any]) -> np.ndarray:
         if not settings["do_sample_frames"] or settings["sampling"] != "uniform":
@@ -94,7 +114,7 @@ class ILAProcessor(VideoSSLProcessor):
         side = config.image_size
         video: dict[str, Any] = {
             "num_frames": config.num_frames,
-            "size": {"shortest_edge": side * 8 // 7},
+            "size": {"shortest_edge": side if settings.get("num_crops") == 3 else side * 8 // 7},
             "crop_size": {"height": side, "width": side},
         }
         known = ILAVideoProcessor.valid_kwargs.__annotations__.keys()
