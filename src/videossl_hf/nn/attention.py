@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .half_attention import half_attention, prefers_products
+
 __all__ = ["attend", "split_heads"]
 
 
@@ -60,6 +62,10 @@ def attend(
         `(batch, tokens, heads * head_dim)`, and the weights where the kernel has them, else None.
     """
     config: Any = module.config
+    scaling: Any = module.scaling
+    is_bare = attention_mask is None and not module.is_causal and not (dropout and module.training)
+    if config._attn_implementation == "sdpa" and is_bare and prefers_products(query, key):
+        return half_attention(query, key, value, scaling).flatten(-2), None
     function: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
         config._attn_implementation, eager_attention_forward
     )
@@ -70,7 +76,7 @@ def attend(
         value,
         attention_mask,
         is_causal=module.is_causal,
-        scaling=module.scaling,
+        scaling=scaling,
         dropout=dropout if module.training else 0.0,
     )
     return mixed.flatten(-2), weights

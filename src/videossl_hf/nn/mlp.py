@@ -20,13 +20,16 @@ class Mlp(nn.Module):
         size: width of input and output.
         hidden_size: width in between.
         activation: transformers' name of the activation: "gelu" (exact), "quick_gelu", "relu", ...
+        linear: class of the two linear layers.
     """
 
-    def __init__(self, size: int, hidden_size: int, activation: str = "gelu") -> None:
+    def __init__(
+        self, size: int, hidden_size: int, activation: str = "gelu", linear: type[nn.Linear] = nn.Linear
+    ) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(size, hidden_size)
+        self.fc1 = linear(size, hidden_size)
         self.activation = QuickGELU() if activation == "quick_gelu" else ACT2FN[activation]
-        self.fc2 = nn.Linear(hidden_size, size)
+        self.fc2 = linear(hidden_size, size)
 
     def forward(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
         """`(..., size)` to the same; of `norm(x)`, which is then not kept, where a norm is given."""

@@ -8,13 +8,15 @@ x along the columns and y along the rows.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from ...nn.batch_norm import BatchNorm2d
+from ...nn.onednn_linear import OneDNNLinear, linear
 from .configuration_ila import ILAConfig
 from .layers_ila import started
 
@@ -26,7 +28,8 @@ class Alignment(NamedTuple):
 
     Attributes:
         aligned: `(batch, frames, tokens, hidden)`, tokens with the patches weighed by the masks.
-        interactive: the same shape, features of the pairs, brought back to frames; None without.
+        interactive: the same shape, features of the pairs, brought back to frames (and projected, where that
+            was asked for); None without.
         points: `(batch, pairs, 4)`: x and y in the earlier frame, x and y in the later one.
         masks: `(batch, frames, patches)`, of each frame the mean of its one or two masks.
         loss: scalar, how far the masked frames of a pair are from pointing the same way; None if not wanted.
@@ -77,6 +80,39 @@ def to_frames(earlier: Tensor, later: Tensor) -> Tensor:
     return torch.cat([earlier[:, :1], middle, later[:, -1:]], dim=1)
 
 
+class _Frames(torch.autograd.Function):
+    """Tokens `(batch, frames, 1 + patches, hidden)` to the frames' own `(batch, frames, 1, hidden)` and the
+    patches of the earlier and the later frame of each pair, `(batch, pairs, patches, hidden)`.
+
+    As slices they would each have a gradient of the tokens' size, most of it copied zeros.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        ctx.shape = tokens.shape
+        patches = tokens[:, :, 1:].contiguous()
+        return tokens[:, :, :1].contiguous(), patches[:, :-1], patches[:, 1:]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor | None) -> Tensor | None:
+        own, earlier, later = gradients
+        given = next((gradient for gradient in gradients if gradient is not None), None)
+        if given is None:
+            return None
+        result = given.new_empty(ctx.shape)
+        for part, gradient in ((result[:, :, :1], own), (result[:, :-1, 1:], earlier)):
+            if gradient is None:
+                part.zero_()
+            else:
+                part.copy_(gradient)
+        result[:, -1, 1:] = 0
+        if later is not None:
+            result[:, 1:, 1:] += later
+        return result
+
+
 class ILAPairConv(nn.Conv2d):
     """Convolution of the maps of two frames, as if their channels were concatenated: the weights are split
     instead of the maps copied."""
@@ -84,7 +120,11 @@ class ILAPairConv(nn.Conv2d):
     def forward(self, earlier: Tensor, later: Tensor) -> Tensor:  # type: ignore[override]
         """Maps of the two frames, `(pairs, channels, height, width)`, to one."""
         first, second = self.weight.chunk(2, dim=1)
-        return self._conv_forward(earlier, first, self.bias) + self._conv_forward(later, second, None)
+        if self.kernel_size != (1, 1):
+            return self._conv_forward(earlier, first, self.bias) + self._conv_forward(later, second, None)
+        joined = linear(earlier.permute(0, 2, 3, 1), first.flatten(1), self.bias)
+        joined = joined + linear(later.permute(0, 2, 3, 1), second.flatten(1), None)
+        return joined.permute(0, 3, 1, 2)
 
 
 class ILADepthwise(nn.Module):
@@ -187,20 +227,27 @@ class ILAAligner(nn.Module):
         if config.token_mode == "add":
             half = config.align_hidden // 2
             self.temporal_conv = nn.Conv2d(half, half, (3, 1), padding=(1, 0))
-            self.out_proj = nn.Linear(half, config.vision_config.hidden_size)
+            self.out_proj = OneDNNLinear(half, config.vision_config.hidden_size)
 
-    def forward(self, tokens: Tensor, shift: Tensor | None = None, with_loss: bool = True) -> Alignment:
+    def forward(
+        self,
+        tokens: Tensor,
+        shift: Tensor | None = None,
+        with_loss: bool = True,
+        projection: nn.Linear | None = None,
+    ) -> Alignment:
         """Align tokens `(batch, frames, 1 + patches, hidden)`, the frame's own token first.
 
         Args:
             shift: scalar tensor, the disturbance of the points; None for none.
             with_loss: whether to compute the loss.
+            projection: what the interactive features go through.
         """
         batch, frames, count, _ = tokens.shape
         side = math.isqrt(count - 1)
-        patches = tokens[:, :, 1:]
-        maps = patches.unflatten(2, (side, side)).permute(0, 1, 4, 2, 3)
-        features = self.interactive(maps[:, :-1].flatten(0, 1), maps[:, 1:].flatten(0, 1))
+        own, *pair = _Frames.apply(tokens)
+        maps = [frame.flatten(0, 1).unflatten(1, (side, side)).permute(0, 3, 1, 2) for frame in pair]
+        features = self.interactive(*maps)
         points = self.point_head(features).unflatten(0, (batch, frames - 1))
         masks = interaction_masks(
             points.unflatten(-1, (2, 2)), side, self.mask_radius, self.mask_slope, shift
@@ -208,19 +255,35 @@ class ILAAligner(nn.Module):
         earlier, later = masks.flatten(-2).unbind(2)
         mean_masks = to_frames(earlier, later)
         weights = F.pad(mean_masks, (1, 0), value=1.0).to(tokens.dtype)  # the frame's own token stays
-        loss = self._loss(patches, earlier, later) if with_loss else None
+        loss = self._loss(tokens, earlier, later) if with_loss else None
         interactive = None
         if self.temporal_conv is not None:
             pairs = features.permute(0, 2, 3, 1).reshape(batch, frames - 1, count - 1, -1)
             mixed = to_frames(*pairs.chunk(2, dim=-1)).permute(0, 3, 1, 2)
-            projected = self.out_proj(self.temporal_conv(mixed).permute(0, 2, 3, 1))
-            interactive = torch.cat([tokens[:, :, :1].to(projected.dtype), projected], dim=2)
+            mixed = self.temporal_conv(mixed).permute(0, 2, 3, 1)
+            interactive = self._widened(own, mixed, projection)
         return Alignment(tokens * weights[..., None], interactive, points, mean_masks, loss)
 
+    def _widened(self, own: Tensor, mixed: Tensor, projection: nn.Linear | None) -> Tensor:
+        """Interactive features, with the frames' own tokens in front: `(batch, frames, tokens, hidden)`.
+
+        Two linear layers in a row are one, whose weights cost far less than the patches' wide features do.
+        """
+        layer = self.out_proj
+        if projection is None or {type(layer), type(projection)} != {OneDNNLinear}:
+            mixed = layer(mixed)
+            interactive = torch.cat([own.to(mixed.dtype), mixed], dim=2)
+            return interactive if projection is None else projection(interactive)
+        weight = projection.weight @ layer.weight
+        bias = projection.bias + projection.weight @ layer.bias
+        return torch.cat([projection(own), linear(mixed, weight, bias)], dim=2)
+
     @staticmethod
-    def _loss(patches: Tensor, earlier: Tensor, later: Tensor) -> Tensor:
+    def _loss(tokens: Tensor, earlier: Tensor, later: Tensor) -> Tensor:
         """Mean over pairs of 1 - cosine of the two frames' masked sums."""
-        first = earlier[:, :, None].to(patches.dtype) @ patches[:, :-1]
-        second = later[:, :, None].to(patches.dtype) @ patches[:, 1:]
-        dtype = torch.promote_types(first.dtype, torch.float32)
-        return (1 - F.cosine_similarity(first.to(dtype), second.to(dtype), dim=-1, eps=1e-12)).mean()
+        # Both masks of every frame at once, zero for the frame's own token and where there is no pair.
+        masks = torch.stack([F.pad(earlier, (1, 0, 0, 1)), F.pad(later, (1, 0, 1, 0))], dim=2)
+        sums = masks.to(tokens.dtype) @ tokens
+        sums = sums.to(torch.promote_types(sums.dtype, torch.float32))
+        first, second = sums[:, :-1, 0], sums[:, 1:, 1]
+        return (1 - F.cosine_similarity(first, second, dim=-1, eps=1e-12)).mean()

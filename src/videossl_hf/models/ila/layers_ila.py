@@ -10,6 +10,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ...nn.attention import attend, split_heads
 from ...nn.mlp import Mlp
+from ...nn.onednn_linear import OneDNNLinear
 from .configuration_ila import ILAConfig
 
 __all__ = ["ILAAttention", "ILATransformerLayer", "interpolate_positions", "started"]
@@ -41,10 +42,10 @@ class ILAAttention(nn.Module):
         self.head_dim = width // heads
         self.scaling = self.head_dim**-0.5
         self.is_causal = is_causal
-        self.q_proj = nn.Linear(width, width, bias=qkv_bias)
-        self.k_proj = nn.Linear(width, width, bias=qkv_bias)
-        self.v_proj = nn.Linear(width, width, bias=qkv_bias)
-        self.out_proj = nn.Linear(width, width)
+        self.q_proj = OneDNNLinear(width, width, bias=qkv_bias)
+        self.k_proj = OneDNNLinear(width, width, bias=qkv_bias)
+        self.v_proj = OneDNNLinear(width, width, bias=qkv_bias)
+        self.out_proj = OneDNNLinear(width, width)
 
     def forward(
         self, x: Tensor, context: Tensor | None = None, attention_mask: Tensor | None = None
@@ -84,7 +85,7 @@ class ILATransformerLayer(GradientCheckpointingLayer):
         self.layer_norm1 = nn.LayerNorm(width, eps=eps)
         self.self_attn = ILAAttention(config, width, heads, is_causal=is_causal)
         self.layer_norm2 = nn.LayerNorm(width, eps=eps)
-        self.mlp = Mlp(width, intermediate, activation)
+        self.mlp = Mlp(width, intermediate, activation, OneDNNLinear)
         if layers is not None:
             inner = width**-0.5 * (2 * layers) ** -0.5
             for linear in (self.self_attn.q_proj, self.self_attn.k_proj, self.self_attn.v_proj, self.mlp.fc2):

@@ -28,6 +28,7 @@ from ...errors import ConfigurationError, InputError
 from ...nn.base import VideoSSLPreTrainedModel
 from ...nn.classification import classification_loss
 from ...nn.mlp import Mlp
+from ...nn.onednn_linear import OneDNNLinear
 from .configuration_ila import ILAConfig
 from .fold_ila import fold_batch_norms
 from .from_clip_ila import clip_model, clip_tokenizer, load_clip_weights
@@ -108,7 +109,7 @@ class ILAPromptLayer(nn.Module):
         self.norm1 = nn.LayerNorm(width)
         self.cross_attn = ILAAttention(config, width, width // config.head_dim, qkv_bias=False)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = Mlp(width, 4 * width, "quick_gelu")
+        self.mlp = Mlp(width, 4 * width, "quick_gelu", OneDNNLinear)
 
     def forward(self, text: Tensor, patches: Tensor) -> Tensor:
         """`(batch, texts, width)` to the same, with patches `(batch, patches, width)`."""
@@ -174,9 +175,8 @@ class ILAPreTrainedModel(VideoSSLPreTrainedModel):
             super()._init_weights(module)
 
     def fold_batch_norms(self) -> ILAPreTrainedModel:
-        """A copy for inference whose BatchNorms are part of the convolutions before them, and two linear
-        layers of each block one: the same numbers to rounding, faster. It cannot be trained, and saves no
-        checkpoint that would load again."""
+        """A copy for inference whose BatchNorms are part of the convolutions before them: the same numbers to
+        rounding, faster. It cannot be trained, and saves no checkpoint that would load again."""
         return fold_batch_norms(self)
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ...errors import InputError
 from ...nn.drop_path import DropPath, drop_path_rates
+from ...nn.onednn_linear import OneDNNLinear
 from .alignment_ila import ILAAligner
 from .configuration_ila import SMALLEST_GRID, ILAConfig
 from .layers_ila import ILATransformerLayer, interpolate_positions, started
@@ -70,13 +71,13 @@ class ILABlock(ILATransformerLayer):
             layers=vision.num_hidden_layers,
         )
         self.adds = config.token_mode == "add"
-        self.message_proj = nn.Linear(width, width)
+        self.message_proj = OneDNNLinear(width, width)
         self.message_norm = nn.LayerNorm(width)
         self.alignment = ILAAligner(config)
         if self.adds:
             # Zero at the start, so that a fresh model is CLIP on every frame.
-            self.aligned_proj = started(nn.Linear(width, width), std=0.0)
-            self.interactive_proj = started(nn.Linear(width, width), std=0.0)
+            self.aligned_proj = started(OneDNNLinear(width, width), std=0.0)
+            self.interactive_proj = started(OneDNNLinear(width, width), std=0.0)
         self.drop_path = DropPath(drop_path_rate)
 
     def forward(  # type: ignore[override]
@@ -93,10 +94,12 @@ class ILABlock(ILATransformerLayer):
             the same shape, the loss, points `(batch, pairs, 4)` and masks `(batch, frames, patches)`.
         """
         batch, frames, count, _ = x.shape
-        alignment = self.alignment(self.message_norm(self.message_proj(x)), shift, with_loss)
+        projection = self.interactive_proj if self.adds else None
+        messages = self.message_norm(self.message_proj(x))
+        alignment = self.alignment(messages, shift, with_loss, projection)
         if self.adds:
             x = x + self.drop_path(self.aligned_proj(alignment.aligned))
-            x = x + self.drop_path(self.interactive_proj(alignment.interactive))
+            x = x + self.drop_path(alignment.interactive)
         else:
             x = torch.cat([x, alignment.aligned[:, :, 1:].mean(2, keepdim=True).to(x.dtype)], dim=2)
         mixed, _ = self.self_attn(self.layer_norm1(x).flatten(0, 1))
@@ -170,8 +173,8 @@ def _mit_layer(config: ILAConfig) -> ILATransformerLayer:
     width = config.projection_dim
     layer = ILATransformerLayer(config, width, width // config.head_dim, 4 * width)
     attention = layer.self_attn
-    for linear in (attention.q_proj, attention.k_proj, attention.v_proj):
-        started(linear, bound=(6 / (4 * width)) ** 0.5)  # Xavier over the three together
+    for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
+        started(projection, bound=(6 / (4 * width)) ** 0.5)  # Xavier over the three together
     for linear in (attention.out_proj, layer.mlp.fc1, layer.mlp.fc2):
         started(linear, std=0.02)
     return layer
