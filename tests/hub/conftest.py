@@ -67,7 +67,7 @@ def client(hub: LoopbackHub, tmp_path_factory: pytest.TempPathFactory) -> Callab
             cwd=folder,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=900,  # the methods together take a minute alone, and several on a busy machine
         )
         assert process.returncode == 0, f"{process.stdout}\n{process.stderr}"
         return json.loads((folder / "answer.json").read_text())
