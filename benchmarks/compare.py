@@ -249,7 +249,9 @@ def announce(
     args: argparse.Namespace, cells: list[Cell], todo: list[Cell], costs: dict[str, Any], budget: float
 ) -> None:
     """The plan, and the time it takes."""
-    scoring = 0.05 * args.clips  # CPU seconds to decode and embed all clips twice, and to start processes
+    scoring = (
+        30 + 0.05 * args.clips
+    )  # CPU seconds to start processes, and to decode and embed all clips twice
     seconds = [cell.steps * costs[cell.row]["seconds_per_step"] + scoring for cell in todo]
     print(
         f"{len(cells)} cells, {len(cells) - len(todo)} finished before; "

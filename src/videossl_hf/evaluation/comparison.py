@@ -22,7 +22,7 @@ from .clip_values import ClipValues, read_clip_values
 from .paired import PairedTest, compare_pairs
 from .results import Figure, Result, read_results
 
-__all__ = ["Cell", "Column", "Comparison", "Entry", "compare_results", "read_runs"]
+__all__ = ["Cell", "Column", "Comparison", "RunEntry", "compare_results", "read_runs"]
 
 _CHOSEN_BY_USERS = (
     *(
@@ -56,7 +56,7 @@ _TITLES = {
 
 
 @dataclass(frozen=True)
-class Entry:
+class RunEntry:
     """A result under the name of its row, with what every clip came to where that was kept."""
 
     name: str
@@ -131,7 +131,7 @@ class Comparison:
     rows: list[str]
     columns: list[Column]
     cells: dict[tuple[str, Column], Cell]
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[RunEntry] = field(default_factory=list)
 
     @property
     def main_columns(self) -> list[Column]:
@@ -154,14 +154,14 @@ class Comparison:
                 tests[row] = compare_pairs(cell.values, base.values)
         return tests
 
-    def entry(self, row: str, protocol: str) -> Entry | None:
+    def entry(self, row: str, protocol: str) -> RunEntry | None:
         """The first result of a row under a protocol, one with clip values before one without."""
         found = [entry for entry in self.entries if entry.name == row]
         found = [entry for entry in found if entry.result.protocol["name"] == protocol]
         return min(found, key=lambda entry: entry.clips is None, default=None)
 
 
-def read_runs(runs: Sequence[str]) -> list[Entry]:
+def read_runs(runs: Sequence[str]) -> list[RunEntry]:
     """All results of some runs.
 
     Args:
@@ -188,11 +188,11 @@ def read_runs(runs: Sequence[str]) -> list[Entry]:
         model_id = result.model["id"]
         label = name or (model_id if short[model_id] in twice else short[model_id])
         label += ", random weights" if result.model.get("random_weights") else ""
-        entries.append(Entry(label, result, clips))
+        entries.append(RunEntry(label, result, clips))
     return entries
 
 
-def compare_results(entries: Sequence[Entry]) -> list[Comparison]:
+def compare_results(entries: Sequence[RunEntry]) -> list[Comparison]:
     """One comparison for every set of test clips, the one with the most results first.
 
     Raises:
@@ -200,15 +200,15 @@ def compare_results(entries: Sequence[Entry]) -> list[Comparison]:
     """
     if not entries:
         raise InputError("there is nothing to compare")
-    by_data: dict[tuple[str, str], list[Entry]] = {}
+    by_data: dict[tuple[str, str], list[RunEntry]] = {}
     for entry in entries:
         data = entry.result.data
         by_data.setdefault((data["fingerprint"], data["split"]), []).append(entry)
     return [_compare(group) for group in sorted(by_data.values(), key=len, reverse=True)]
 
 
-def _compare(entries: list[Entry]) -> Comparison:
-    grouped: dict[tuple[str, Column], list[Entry]] = {}
+def _compare(entries: list[RunEntry]) -> Comparison:
+    grouped: dict[tuple[str, Column], list[RunEntry]] = {}
     for entry in entries:
         for figure in entry.result.figures:
             grouped.setdefault((entry.name, _column(entry.result, figure)), []).append(entry)
@@ -229,7 +229,7 @@ def _column(result: Result, figure: str) -> Column:
     return Column(json.dumps(settings), result.views, figure)
 
 
-def _cell(entries: list[Entry], name: str) -> Cell:
+def _cell(entries: list[RunEntry], name: str) -> Cell:
     figures = [entry.result.figures[name] for entry in entries]
     kept = [entry.clips for entry in entries if entry.clips is not None and name in entry.clips.values]
     same = len(kept) == len(entries) and all(clips.keys == kept[0].keys for clips in kept)

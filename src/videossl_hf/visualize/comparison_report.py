@@ -15,7 +15,7 @@ from ..data.reader import VideoReader
 from ..errors import DecodeError, OutputError, VideoSSLError
 from ..evaluation.clip_values import ClipValues
 from ..evaluation.clips import sample_name
-from ..evaluation.comparison import Column, Comparison, Entry
+from ..evaluation.comparison import Column, Comparison, RunEntry
 from ..evaluation.loading import quiet_libraries
 from ..evaluation.results import Figure
 from ..evaluation.scores import confusion_matrix, mean_class_accuracy
@@ -267,7 +267,7 @@ class _Page:
             "What lies close together", text, [figure_block("", self._draw("map", picture), full=True)]
         )
 
-    def _predicting(self, row: str) -> Entry | None:
+    def _predicting(self, row: str) -> RunEntry | None:
         """The result of a row whose answers are looked at: of the headline's protocol, else of any other."""
         protocols = [column.protocol for column in ([self.headline] if self.headline else []) + self.main]
         for protocol in protocols:
