@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop, sdpa_flop
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from .clips import PreparedClips, PreparedSample
 from .features import embed
@@ -18,7 +18,15 @@ def flop_counter() -> FlopCounterMode:
     """Counts operations of what runs inside it, also of fused attention on the CPU, which torch omits."""
     forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-    return FlopCounterMode(display=False, custom_mapping={forward: sdpa_flop, backward: sdpa_backward_flop})
+    return FlopCounterMode(display=False, custom_mapping={forward: _attention, backward: _attention_backward})
+
+
+def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+def _attention_backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return sdpa_backward_flop_count(grad, query, key, value)
 
 
 @torch.no_grad()
