@@ -274,8 +274,8 @@ class ILAAligner(nn.Module):
             mixed = layer(mixed)
             interactive = torch.cat([own.to(mixed.dtype), mixed], dim=2)
             return interactive if projection is None else projection(interactive)
-        weight = projection.weight @ layer.weight
-        bias = projection.bias + projection.weight @ layer.bias
+        weight = linear(layer.weight.T, projection.weight, None).T
+        bias = projection(layer.bias[None])[0]
         return torch.cat([projection(own), linear(mixed, weight, bias)], dim=2)
 
     @staticmethod
