@@ -82,9 +82,9 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """Of its folder; cells of both tables with equally many steps are one training."""
         words = "".join(letter if letter.isalnum() else "-" for letter in self.row.lower())
-        return f"{self.level}/{words}-{self.table}-{self.seed}"
+        return f"{self.level}/{words}-{self.steps}-steps-{self.seed}"
 
 
 def main() -> int:
@@ -126,7 +126,7 @@ def main() -> int:
                 for table in args.tables
                 for seed in range(args.seeds)
             ]
-    todo = [cell for cell in cells if read_cell(args, cell) is None]
+    todo = list({cell.name: cell for cell in cells if read_cell(args, cell) is None}.values())
     announce(args, cells, todo, costs, budget)
     if args.plan:
         return 0
@@ -253,10 +253,7 @@ def announce(
         30 + 0.05 * args.clips
     )  # CPU seconds to start processes, and to decode and embed all clips twice
     seconds = [cell.steps * costs[cell.row]["seconds_per_step"] + scoring for cell in todo]
-    print(
-        f"{len(cells)} cells, {len(cells) - len(todo)} finished before; "
-        f"equal operations: {budget / 1e12:.2f} TFLOP"
-    )
+    print(f"{len(cells)} cells, {len(todo)} trainings to do; equal operations: {budget / 1e12:.2f} TFLOP")
     print(f"{'row':26}{'GFLOP/step':>12}{'s/step':>9}  steps")
     for row, cost in costs.items():
         steps = " / ".join(str(n) for n in dict.fromkeys(cell.steps for cell in cells if cell.row == row))

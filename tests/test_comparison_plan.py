@@ -60,6 +60,8 @@ def test_a_cell_of_other_settings_does_not_count(compare: ModuleType, args: Any)
     state = compare.state_of(args, cell)
     (folder / "cell.json").write_text(compare.json.dumps({"state": state}))
     assert compare.read_cell(args, cell) == {"state": state}
+    same = compare.Cell("VideoMAE", "low", 0, "operations", 5)
+    assert compare.read_cell(args, same) == {"state": state}, "equally many steps are one training"
     args.clips = 61
     assert compare.read_cell(args, cell) is None
 
