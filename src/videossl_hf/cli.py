@@ -45,7 +45,7 @@ COMMANDS = {
         "videossl pretrain training/recipes/stica/smoke.yaml --training.max_steps 100",
     ),
     "finetune": Command(
-        "training.finetune",
+        "training.finetune_command",
         "train a classifier on labelled videos",
         "videossl finetune training/recipes/ila/adapt.yaml --data.train my_videos",
     ),

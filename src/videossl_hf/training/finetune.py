@@ -1,4 +1,4 @@
-"""`videossl finetune RECIPE [--section.key value ...]`: train a classifier on labelled videos.
+"""Train a classifier on labelled videos.
 
 The classes are those of the training videos. The model starts from what `training.init_from` names: a folder
 of the method, pre-trained or fine-tuned; a checkpoint of another kind that the method builds on (its
@@ -11,7 +11,6 @@ PosixPath('outputs/ila-adapt/best')
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -24,43 +23,13 @@ from ..data.datasets import load_videos
 from ..data.labelled_clips import LabelledClipCollator
 from ..data.loading import SampleLoader
 from ..errors import CheckpointError, ConfigurationError, DataError, RecipeError
-from ..evaluation.features import ANSWERS
 from ..registry import find_class, has_class
 from .monitor import AccuracyMonitor, draw_subset
 from .processors import make_processor
 from .recipe import Recipe, model_fields
-from .runs import Parts, TrainingRun, add_recipe_arguments, read_arguments, train_by_recipe
+from .runs import Parts, TrainingRun, train_by_recipe
 
-__all__ = ["add_arguments", "finetune", "run"]
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `videossl finetune` and of training/finetune.py."""
-    add_recipe_arguments(parser, "training/recipes/ila/adapt.yaml")
-    parser.add_argument(
-        "--folds", metavar="N|official",
-        help="train and score once a fold: N of cross-validation over data.train, or those of an official "
-        "data set; the averaged figures go into results.json of the output folder",
-    )  # fmt: skip
-    parser.add_argument("--views", help="with --folds: clips x crops of each test video (1x1)")
-    parser.add_argument(
-        "--average", choices=ANSWERS, help="with --folds: what is averaged over the views (probabilities)"
-    )
-
-
-def run(args: argparse.Namespace) -> int:
-    """Load the recipe and train; returns the exit code."""
-    recipe, resume = read_arguments(args, ("folds", "views", "average"))
-    if args.folds:
-        from .cross_validation import finetune_folds
-
-        settings = {name: getattr(args, name) for name in ("views", "average") if getattr(args, name)}
-        finetune_folds(recipe, args.folds, resume=resume, **settings)
-    elif args.views or args.average:
-        raise RecipeError("--views and --average are of --folds; `videossl evaluate` scores a single run")
-    else:
-        finetune(recipe, resume=resume)
-    return 0
+__all__ = ["finetune"]
 
 
 def finetune(
