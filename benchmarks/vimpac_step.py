@@ -79,9 +79,9 @@ def official_step(arguments: argparse.Namespace) -> Step:
         cls, logits = model(seen)
         loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten())
         loss = loss + contrast(cls, temperature=0.2, dist=True)
-        optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        optimizer.zero_grad()
         return {"loss": loss.detach()}
 
     return step
@@ -93,9 +93,11 @@ def our_step(arguments: argparse.Namespace, dtype: torch.dtype) -> Step:
     from videossl_hf.models.vimpac.masking_vimpac import IGNORED, NOT_MASKED, find_masked_positions
 
     shared = torch.load(arguments.folder / "shared.pt", weights_only=True)
-    config = infer_config(shared["state"], dropout=0.0, attention_dropout=0.0)
-    model = load_official(shared["state"], config).train()
-    optimizer = torch.optim.AdamW(model.parameters(), **ADAMW)
+    weights = shared.pop("state")
+    config = infer_config(weights, dropout=0.0, attention_dropout=0.0)
+    model = load_official(weights, config).train()
+    del weights
+    optimizer = torch.optim.AdamW(model.parameters(), **ADAMW, fused=True)
     first, second = make_clips(arguments).chunk(2)
     mask = torch.where(shared["labels"] == IGNORED, NOT_MASKED, config.mask_code)
     inputs = {
@@ -110,9 +112,9 @@ def our_step(arguments: argparse.Namespace, dtype: torch.dtype) -> Step:
     def step() -> dict[str, Tensor]:
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
             loss = model(**inputs).loss
-        optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        optimizer.zero_grad()
         return {"loss": loss.detach()}
 
     return step

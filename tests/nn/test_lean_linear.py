@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from distributed import run_processes
-from videossl_hf.nn.lean_linear import activation_linear, norm_linear
+from videossl_hf.nn.lean_linear import activation_linear, norm_and_linear, norm_linear
 from videossl_hf.nn.mlp import Mlp
+from videossl_hf.nn.multiply import multiply
 from videossl_hf.nn.quick_gelu import QuickGELU
 
 
@@ -239,3 +240,38 @@ def test_two_processes_give_the_gradients_of_one() -> None:
     wanted = {name: p.grad for name, p in block.named_parameters()}
     for found in run_processes(step_of_one_process, 2):
         torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("used", ["both", "norm", "linear"])
+def test_a_norm_that_goes_on_gets_the_gradients_of_both_its_uses(used: str) -> None:
+    norm, linear = nn.LayerNorm(6).double(), nn.Linear(6, 4).double()
+    found = []
+    for function in (norm_and_linear, lambda x, norm, linear: (norm(x), linear(norm(x)))):
+        x = tokens(dtype=torch.float64)
+        normed, y = function(x, norm, linear)
+        loss = normed.sin().sum() * (used != "linear") + y.square().sum() * (used != "norm")
+        found.append(torch.autograd.grad(loss, [x, *norm.parameters(), *linear.parameters()]))
+    torch.testing.assert_close(*found)
+
+
+def test_a_norm_that_goes_on_alone_asks_nothing_of_the_linear_layer() -> None:
+    norm, linear = nn.LayerNorm(6), nn.Linear(6, 4)
+    normed, _ = norm_and_linear(tokens(), norm, linear)
+    normed.sin().sum().backward()
+    assert norm.weight.grad is not None
+    assert linear.weight.grad is None
+
+
+@pytest.mark.parametrize("shape", [(300, 8), (3, 200, 8), (7, 8), (0, 8)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_the_product_is_that_of_a_linear_layer(
+    shape: tuple[int, ...], dtype: torch.dtype, transposed: bool
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=generator).to(dtype)
+    weight = torch.randn(5, 8, generator=generator).to(dtype)
+    weight = weight.T.contiguous().T if transposed else weight
+    bias = torch.randn(5, generator=generator).to(dtype)
+    torch.testing.assert_close(multiply(x, weight, bias), F.linear(x, weight, bias))
+    torch.testing.assert_close(multiply(x, weight), F.linear(x, weight))

@@ -165,7 +165,11 @@ def _check_features(golden: Golden, model: Any, clips: Tensor, seen: Tensor) -> 
     embedded, after_block = features.hidden_states[:2]
     pad_code = model.config.pad_code
     padding = {axis: axis_padding(seen == pad_code, axis, model.dtype, False) for axis in range(3)}
-    after_step = backbone.layers[0].steps[0](embedded, padding=padding)
+    step = backbone.layers[0].steps[0]
+    if step.pre_norm:
+        after_step = step(embedded, step.norm, padding=padding)
+    else:  # which leaves its norm to what follows
+        after_step = step.norm(step(embedded, torch.nn.Identity(), padding=padding))
     for name, hidden in (("embed", embedded), ("block0_attn0", after_step), ("block0", after_block)):
         close(golden, f"output.eval.{name}_cls", hidden[:, 0])
         close(golden, f"output.eval.{name}_tokens", hidden[:, 1:].unflatten(1, grid))

@@ -70,13 +70,18 @@ def _groups_by_decay(model: nn.Module, optimizer: OptimizerRecipe) -> list[dict[
 
 
 def make_optimizer(model: nn.Module, optimizer: OptimizerRecipe) -> torch.optim.Optimizer:
-    """SGD with momentum, or AdamW, over `parameter_groups`; lr is taken as it stands (scale it before)."""
+    """SGD with momentum, or AdamW, over `parameter_groups`; lr is taken as it stands (scale it before).
+
+    AdamW goes over all tensors in one kernel, without temporary ones, where the device has such a kernel.
+    """
     groups = parameter_groups(model, optimizer)
     lr, weight_decay = optimizer.lr, optimizer.weight_decay
     if optimizer.name == "sgd":
         momentum, nesterov = optimizer.momentum, optimizer.nesterov
         return torch.optim.SGD(groups, lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
-    return torch.optim.AdamW(groups, lr, optimizer.betas, optimizer.eps, weight_decay)
+    devices = {parameter.device.type for group in groups for parameter in group["params"]}
+    fused = devices <= {"cpu", "cuda"}
+    return torch.optim.AdamW(groups, lr, optimizer.betas, optimizer.eps, weight_decay, fused=fused)
 
 
 class LearningRateCurve:

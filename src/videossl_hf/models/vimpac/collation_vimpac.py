@@ -25,7 +25,7 @@ from ...data.stored_codes import CODES, CodeView, cut_frames, frames_shown, read
 from ...errors import ConfigurationError, DataError
 from .clips_vimpac import PADDING, frame_step, random_clips, take_clips
 from .configuration_vimpac import VIMPACConfig
-from .masking_vimpac import MaskDraws, draw_mask_numbers, find_masked_positions, make_masks
+from .masking_vimpac import MaskDraws, draw_mask_numbers, find_masked_positions, make_masks, stack_draws
 from .processing_vimpac import VIMPACProcessor, checked_codes
 
 __all__ = ["VIMPACAugmentation", "VIMPACCollator"]
@@ -181,7 +181,7 @@ class VIMPACCollator:
                 self._add(batch, "input_codes", codes)
         else:
             raise DataError("some samples of a batch have codes and some have none: store those of all")
-        masks = torch.stack([make_masks(self.config, sample.draws) for sample in loaded], dim=1)
+        masks = make_masks(self.config, stack_draws([sample.draws for sample in loaded], dim=1))
         self._add(batch, "mask", masks)
         batch["masked_positions"] = find_masked_positions(masks)
         batch["has_padding"] = not bool(frame_mask.all())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +14,11 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from ...errors import InputError
 from ...nn.attention import attend, split_heads
 from ...nn.batch_norm import BatchNorm1d
+from ...nn.lean_linear import activation_linear, norm_and_linear, plain_linear
 from ...nn.mlp import Mlp
 from .configuration_vimpac import AXES, VIMPACConfig
 from .positions_vimpac import VIMPACPositions
+from .short_attention_vimpac import attend_axes
 
 
 class AxisPadding(NamedTuple):
@@ -82,6 +84,7 @@ class VIMPACAttentionStep(nn.Module):
     def __init__(self, config: VIMPACConfig, axes: list[str]) -> None:
         super().__init__()
         size, heads = config.attention_size // len(axes), config.num_attention_heads // len(axes)
+        self.config = config
         self.qkv = nn.Linear(config.hidden_size, 3 * config.attention_size)
         self.axes = [AXES.index(name) for name in axes]
         self.attentions = nn.ModuleList(VIMPACAxialAttention(config, axis, size, heads) for axis in self.axes)
@@ -94,21 +97,42 @@ class VIMPACAttentionStep(nn.Module):
     def forward(
         self,
         hidden: Tensor,
+        before: nn.Module,
         padding: dict[int, AxisPadding] | None = None,
         wanted: Tensor | None = None,
     ) -> Tensor:
-        """`(batch, 1 + places, hidden)` to the same, or with `wanted`, flat positions, to
-        `(wanted, hidden)`."""
-        parts = self.qkv(self.norm(hidden) if self.pre_norm else hidden).chunk(len(self.axes), dim=-1)
+        """`(batch, 1 + places, hidden)` to the same, or with `wanted`, flat positions, to `(wanted, hidden)`.
+
+        `before` norms what comes in: with `pre_norm` for this step alone, else it is the norm that the step
+        before has left to be done, since here what it gives need not be kept for the backward pass.
+        """
+        normed, qkv = norm_and_linear(hidden, before, self.qkv)
+        residual = hidden if self.pre_norm else normed
+        joined = self._attend_briefly(qkv, padding) if self._is_short(qkv) else self._attend(qkv, padding)
+        if wanted is not None:
+            residual, joined = residual.flatten(0, 1)[wanted], joined.flatten(0, 1)[wanted]
+        return self.dropout(plain_linear(joined, self.output)) + residual
+
+    def _attend(self, qkv: Tensor, padding: dict[int, AxisPadding] | None) -> Tensor:
         mixed = [
             attention(part, None if padding is None else padding[axis])[0]
-            for axis, attention, part in zip(self.axes, self.attentions, parts, strict=True)
+            for axis, attention, part in zip(
+                self.axes, self.attentions, qkv.chunk(len(self.axes), dim=-1), strict=True
+            )
         ]
-        joined = torch.cat(mixed, dim=-1)
-        if wanted is not None:
-            hidden, joined = hidden.flatten(0, 1)[wanted], joined.flatten(0, 1)[wanted]
-        output = self.dropout(self.output(joined))
-        return hidden + output if self.pre_norm else self.norm(output + hidden)
+        return torch.cat(mixed, dim=-1)
+
+    def _is_short(self, qkv: Tensor) -> bool:
+        """Whether plain products are the faster choice: in training on a CPU, with no kernel asked for."""
+        is_default = self.config._attn_implementation == "sdpa"
+        trains = qkv.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        return is_default and trains and qkv.device.type == "cpu"
+
+    def _attend_briefly(self, qkv: Tensor, padding: dict[int, AxisPadding] | None) -> Tensor:
+        axes = [(axis, *(padding[axis] if padding is not None else (None, None))) for axis in self.axes]
+        dropout = self.config.attention_dropout if self.training else 0.0
+        axial: Any = self.attentions[0]
+        return attend_axes(qkv, axial.grid, axes, axial.head_dim, float(dropout))
 
 
 class VIMPACLayer(GradientCheckpointingLayer):
@@ -121,6 +145,7 @@ class VIMPACLayer(GradientCheckpointingLayer):
         self.mlp.fc2.ends_branch = True  # type: ignore[assignment]
         self.dropout = nn.Dropout(config.dropout)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.nothing = nn.Identity()
         self.pre_norm = config.pre_norm
 
     def forward(
@@ -131,12 +156,20 @@ class VIMPACLayer(GradientCheckpointingLayer):
     ) -> Tensor:
         """`(batch, 1 + places, hidden)` to the same, or with `wanted`, flat positions, to
         `(wanted, hidden)`: what others need of the rest is computed, and no more."""
-        *steps, last = self.steps
-        for step in steps:
-            hidden = step(hidden, padding=padding)
-        hidden = last(hidden, padding=padding, wanted=wanted)
-        output = self.dropout(self.mlp(self.norm(hidden) if self.pre_norm else hidden))
-        return hidden + output if self.pre_norm else self.norm(hidden + output)
+        before: nn.Module = self.nothing
+        step: Any
+        for place, step in enumerate(self.steps):
+            is_last = place == len(self.steps) - 1
+            hidden = step(
+                hidden,
+                step.norm if self.pre_norm else before,
+                padding=padding,
+                wanted=wanted if is_last else None,
+            )
+            before = step.norm
+        normed, inner = norm_and_linear(hidden, self.norm if self.pre_norm else before, self.mlp.fc1)
+        output = self.dropout(activation_linear(inner, self.mlp.activation, self.mlp.fc2))
+        return hidden + output if self.pre_norm else self.norm(normed + output)
 
 
 class VIMPACEmbeddings(nn.Module):

@@ -3,13 +3,17 @@
 A mask is an int32 tensor of the shape of the codes: `NOT_MASKED` where nothing happens, `LEFT_AS_IS` where
 the code stays but is to be predicted, else the id that stands in the code's place. Masks are drawn on the
 host, for all clips of a batch at once and from uniform random numbers that the caller may draw for every
-sample by itself; nothing here depends on the codes, so that it works before they exist.
+sample by itself; nothing here depends on the codes, so that it works before they exist. Blocks are placed by
+NumPy, whose operations on such small arrays start sooner than torch's.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +23,10 @@ from .configuration_vimpac import VIMPACConfig
 NOT_MASKED = -1
 LEFT_AS_IS = -2
 IGNORED = -100
+
+_BITS = 7  # of a byte without its sign
+_BYTES = 8  # of an int64
+_ALL_BYTES = np.int64(0x0101010101010101)  # times a byte: the byte in all eight places
 
 _MASKED_SHARE = 0.8
 _REPLACED_SHARE = 0.9
@@ -60,6 +68,11 @@ def draw_mask_numbers(
     return MaskDraws(boxes, actions, torch.rand(clips, *size, generator=generator))
 
 
+def stack_draws(draws: Sequence[MaskDraws], dim: int = 0) -> MaskDraws:
+    """The numbers of several samples as those of a batch, with the samples along axis `dim`."""
+    return MaskDraws(*(None if of[0] is None else torch.stack(of, dim) for of in zip(*draws, strict=True)))
+
+
 def make_masks(config: VIMPACConfig, draws: MaskDraws, grid: tuple[int, int, int] | None = None) -> Tensor:
     """Masks `(..., frames, rows, columns)` of `MaskDraws`."""
     size = grid or config.grid
@@ -76,7 +89,10 @@ def make_masks(config: VIMPACConfig, draws: MaskDraws, grid: tuple[int, int, int
 
 def _hide(hidden: Tensor, mask_code: int) -> Tensor:
     """`mask_code` where hidden, else `NOT_MASKED`, which is all bits: several times faster than `where`."""
-    return hidden.int().sub_(1).bitwise_or_(mask_code)
+    is_shown = hidden.numpy().view(np.int8) - np.int8(1)  # 0 or all bits
+    masks = is_shown.astype(np.int32)
+    masks |= np.int32(mask_code)
+    return torch.from_numpy(masks)
 
 
 def place_boxes(numbers: Tensor, grid: tuple[int, int, int]) -> Tensor:
@@ -93,11 +109,22 @@ def place_boxes(numbers: Tensor, grid: tuple[int, int, int]) -> Tensor:
     """
     if min(grid) < 2:
         raise InputError(f"blocks need at least two frames, rows and columns; the codes are {grid}")
-    size = torch.tensor(grid, device=numbers.device)
-    longest = torch.tensor([2 * grid[0] // 3, grid[1] // 2, grid[2] // 2], device=numbers.device)
-    lengths = 1 + (numbers[..., :3] * longest).short()
-    starts = (numbers[..., 3:] * (size - lengths + 1)).short()
-    return torch.stack([starts, starts + lengths], dim=-1).flatten(-2)
+    size, longest = _sides(grid)
+    values = numbers.numpy()
+    boxes = np.empty(values.shape, np.int16)
+    lengths = (values[..., :3] * longest).astype(np.int16)
+    lengths += 1
+    boxes[..., 0::2] = values[..., 3:] * (size + 1 - lengths)
+    np.add(boxes[..., 0::2], lengths, out=boxes[..., 1::2])
+    return torch.from_numpy(boxes)
+
+
+@functools.cache
+def _sides(grid: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """How many places there are along each axis, and the longest side of a block."""
+    frames, rows, columns = grid
+    longest = (2 * frames // 3, rows // 2, columns // 2)
+    return np.array(grid, np.float32), np.array(longest, np.float32)
 
 
 def cover(boxes: Tensor, grid: tuple[int, int, int]) -> Tensor:
@@ -107,19 +134,35 @@ def cover(boxes: Tensor, grid: tuple[int, int, int]) -> Tensor:
         boxes: `(..., blocks, 6)`, at most 62 blocks.
 
     Returns:
-        `(..., frames, rows, columns)` integers as small as the number of blocks allows. A place lies in a box
-        if it does along every axis, so three short rows of bits are all there is to compute.
+        `(..., frames, rows, columns)`, int8 of up to seven blocks, else int64. A place lies in a box if it
+        does along every axis, so three short rows of bits are all there is to compute.
     """
     blocks = boxes.shape[-2]
-    dtype = torch.int8 if blocks < 8 else torch.int64
-    # All three axes in one comparison, each as long as the longest: fewer and larger operations.
-    place = torch.arange(max(grid), dtype=boxes.dtype, device=boxes.device)
-    inside = (place >= boxes[..., 0::2, None]) & (place < boxes[..., 1::2, None])
-    bits = (1 << torch.arange(blocks, device=boxes.device)).to(dtype)[:, None, None]
-    time, rows, columns = (inside * bits).sum(-3, dtype=dtype).unbind(-2)
+    if blocks > _BITS:
+        rest = cover(boxes[..., _BITS:, :], grid).long() << _BITS
+        return cover(boxes[..., :_BITS, :], grid) | rest
     frames, height, width = grid
-    of_frame = rows[..., None, :height, None] & columns[..., None, None, :width]
-    return time[..., :frames, None, None] & of_frame
+    side = -(-max(grid) // _BYTES) * _BYTES
+    corners = boxes.numpy()
+    # Eight places at a time, a byte each: which box covers them along each axis, and then together.
+    between = corners[..., 0::2].astype(np.intp) * (side + 1) + corners[..., 1::2]
+    lines = _lines(side)[between] << np.arange(blocks)[:, None, None]
+    along = np.bitwise_or.reduce(lines, axis=-3)
+    of_byte = along.view(np.int8)
+    time = of_byte[..., 0, :frames].astype(np.int64) * _ALL_BYTES
+    rows = of_byte[..., 1, :height].astype(np.int64) * _ALL_BYTES
+    of_frame = rows[..., None] & along[..., None, 2, :]
+    covering = time[..., None, None] & of_frame[..., None, :, :]
+    return torch.from_numpy(covering.view(np.int8)[..., :width])
+
+
+@functools.cache
+def _lines(side: int) -> np.ndarray:
+    """`((side + 1)**2, side / 8)` int64: entry start * (side + 1) + end has a byte for each place, 1 from
+    start up to end, else 0."""
+    ends, place = np.arange(side + 1), np.arange(side)
+    inside = (place >= ends[:, None, None]) & (place < ends[:, None])
+    return inside.astype(np.int8).view(np.int64).reshape(-1, side // _BYTES)
 
 
 def replace_blocks(boxes: Tensor, actions: Tensor, random_codes: Tensor, mask_code: int) -> Tensor:
@@ -172,4 +215,5 @@ __all__ = [
     "make_masks",
     "place_boxes",
     "replace_blocks",
+    "stack_draws",
 ]
