@@ -15,7 +15,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from ...errors import InputError
 from ...nn.attention import attend, split_heads
 from ...nn.drop_path import DropPath, drop_path_rates
-from ...nn.lean_linear import norm_linear
+from ...nn.lean_linear import norm_linear, plain_linear
 from ...nn.mlp import Mlp
 from ...nn.tubelet_embedding import TubeletEmbedding
 from .configuration_tvts import TVTSConfig
@@ -191,7 +191,7 @@ class TVTSAttention(nn.Module):
         """Of the norm of `tokens`, `(batch, tokens, size)`, to the last `num_queries` (by default all) of
         them, and the weights where the implementation has them."""
         mixed, weights = attend(self, *self.project(tokens, norm, num_queries))
-        return self.proj(mixed), weights
+        return plain_linear(mixed, self.proj), weights
 
 
 class TVTSDividedAttention(TVTSAttention):
