@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +161,30 @@ def test_processes_share_the_shards_and_a_broken_run_goes_on(
     assert content(shared) == whole
     assert report == json.loads((shared / "report.json").read_text())
     assert report["splits"]["train"]["written"] == 4
+
+
+@pytest.mark.slow
+def test_two_launched_processes_make_what_one_makes(videos: Path, codes: Path, tmp_path: Path) -> None:
+    tokenizer, shared = tmp_path / "tokenizer", tmp_path / "shared"
+    tiny_vimpac.make_tokenizer().save_pretrained(tokenizer)
+    command = [
+        *(sys.executable, "-m", "accelerate.commands.launch"),
+        *("--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"),
+        *("--dynamo_backend", "no", "--main_process_port", "0", "-m", "videossl_hf.cli", "prepare"),
+        *(str(videos), "--codes", str(tokenizer), "--fps", str(FPS), "--image-size", str(SIZE)),
+        *("--output", str(shared), "--quiet"),
+    ]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    facts = [json.loads(file.read_text()) for file in (shared / ".prepare/train").glob("[0-9]*.json")]
+    assert sorted((part["process"], part["written"]) for part in facts) == [(0, 2), (1, 2)]
+    report = json.loads((shared / "report.json").read_text())
+    assert report["splits"]["train"] == {"videos": 4, "written": 4, "dropped": []}
+    parts = content(shared)
+    (whole,) = content(codes)
+    assert len(parts) == 2
+    assert {name: parts[0][name] + parts[1][name] for name in parts[0]} == whole
 
 
 def test_what_cannot_be_decoded_is_left_out_and_told(videos: Path, tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def _prepare_split(
                 else:
                     rows.append(_row(dataset[index], clips, encode))
                 progress.advance(task)
-            facts = {"videos": len(indices), "written": len(rows), "dropped": dropped}
+            facts = {"videos": len(indices), "written": len(rows), "dropped": dropped, "process": share.rank}
             write_atomically(folder / ".prepare" / split / f"{number:05d}.json", json.dumps(facts) + "\n")
             write_shard(path, rows, columns)
 
