@@ -34,6 +34,8 @@ _FILE_OF_SUFFIX = {
     "Processor": "processing",
     "Collator": "collation",
     "Augmentation": "collation",
+    "LabelledClipCollator": "labelled",
+    "LabelledClipAugmentation": "labelled",
 }
 
 
@@ -64,7 +66,8 @@ def find_class(method: str, suffix: str) -> Any:
         method: a key of `METHODS`, or of `COMPANIONS`.
         suffix: what follows the prefix in the class name, such as "Config", "Model", "ForPreTraining",
             "ForVideoClassification", "Processor", "VideoProcessor", "FeatureExtractor", "Collator",
-            "Augmentation".
+            "Augmentation"; "LabelledClipCollator" and "LabelledClipAugmentation" of a method that does not
+            fine-tune on clips as `data.labelled_clips` makes them.
 
     Raises:
         ValueError: for an unknown method, or for a class that the method does not have

@@ -7,7 +7,7 @@ Arrow keeps them so that a few frames out of thousands are read without touching
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,29 @@ class CodesManifest:
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         return asdict(self)
+
+    def differences(
+        self, *, frame_size: tuple[int, int], num_codes: int, views: Iterable[CodeView], **others: Any
+    ) -> list[str]:
+        """What keeps these codes from being those that somebody wants, in words.
+
+        Args:
+            frame_size: height and width in pixels.
+            num_codes: of the tokeniser.
+            views: that there must be.
+            others: `fps` and `fingerprint`, where they matter; None does not.
+        """
+        pairs = {
+            "image_size": ([self.image_size] * 2, list(frame_size)),
+            "num_codes": (self.num_codes, num_codes),
+            "fps": (self.fps, others.get("fps")),
+            "the tokeniser's fingerprint": (self.fingerprint, others.get("fingerprint")),
+        }
+        found = [f"{name} is {a} there, {b} here" for name, (a, b) in pairs.items() if b not in (None, a)]
+        columns = [view.column(self.image_size) for view in views]
+        if missing := [name for name in columns if name not in self.views]:
+            found.append(f"there is no column {', '.join(missing)} (--scales, --crops, --flips)")
+        return found
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> CodesManifest:

@@ -13,7 +13,9 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..data.datasets import SeededDataset
 from ..data.reader import read_audio
+from ..data.stored_codes import CodesManifest
 from ..data.video_folder import SOUND_EXTENSIONS
 from ..errors import DataError, DecodeError, InputError
 from .fingerprint import data_fingerprint
@@ -87,8 +89,11 @@ class PreparedClips(Dataset[PreparedSample | BadSample]):
         modality: "video" or "audio".
         keep: hold what was decoded in memory, for a monitor that comes back to the same samples.
         as_pixels: pixels even where the processor makes codes, for hand-made features.
+        codes: what is said of the dataset's stored codes, if it has some; a processor that takes codes then
+            looks at these and not at the files.
 
     Raises:
+        ConfigurationError: the stored codes are not those that the processor takes.
         InputError: an unknown modality or views, crops of sound, or a streamed dataset.
         DataError: the dataset lacks the column.
     """
@@ -102,6 +107,7 @@ class PreparedClips(Dataset[PreparedSample | BadSample]):
         modality: str = "video",
         keep: bool = False,
         as_pixels: bool = False,
+        codes: CodesManifest | None = None,
     ) -> None:
         if modality not in ("video", "audio"):
             raise InputError(f'modality must be "video" or "audio", got {modality!r}')
@@ -120,6 +126,11 @@ class PreparedClips(Dataset[PreparedSample | BadSample]):
         if features is not None and "video" not in features and modality not in features:
             raise DataError(f"the dataset has no {modality} column; it has {', '.join(features)}")
         self.label_names: list[str] | None = getattr((features or {}).get("label"), "names", None)
+        self.codes: CodesManifest | None = None
+        if codes is not None and modality == "video" and not as_pixels and hasattr(processor, "stored_views"):
+            processor.check_codes(codes, self.views.crops)
+            self.codes, self._stored = codes, SeededDataset(dataset)
+            self.dataset = self._stored.dataset  # without the codes, which it would read as lists
         self._kept: dict[int, PreparedSample | BadSample] | None = {} if keep else None
 
     @functools.cached_property
@@ -148,7 +159,7 @@ class PreparedClips(Dataset[PreparedSample | BadSample]):
 
     def _prepare(self, row: int) -> PreparedSample | BadSample:
         # A worker process may return an error, but not raise one that keeps its type.
-        sample = self.dataset[row]
+        sample = self.dataset[row] if self.codes is None else self._stored[row]
         key = sample_name(sample, row)
         try:
             inputs = self._inputs(sample)
@@ -159,6 +170,8 @@ class PreparedClips(Dataset[PreparedSample | BadSample]):
 
     def _inputs(self, sample: Mapping[str, Any]) -> Tensor:
         """(views, ...) of one sample."""
+        if self.codes is not None:
+            return self.processor.stored_views(sample, self.codes, self.views.clips, self.views.crops)
         if self.modality == "video":
             process = getattr(self.processor, "video_processor", self.processor)
             views = {"num_clips": self.views.clips, "num_crops": self.views.crops}

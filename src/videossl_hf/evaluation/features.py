@@ -67,7 +67,7 @@ def feature_identity(model: nn.Module, clips: PreparedClips, space: str = "featu
         "views": str(clips.views),
         "modality": clips.modality,
         "space": space,
-    }
+    } | ({} if clips.codes is None else {"codes": f"{clips.codes.fingerprint} at {clips.codes.fps} a second"})
 
 
 def _video_inputs(inputs: Tensor) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..data.datasets import load_videos
+from ..data.stored_codes import read_codes_manifest
 from ..errors import InputError
 from .baselines import BASELINES
 from .clips import PreparedClips
@@ -85,6 +86,7 @@ class FeatureSource:
             dataset,
             views=self.args.views,
             modality=modality or self.args.modality,
+            codes=read_codes_manifest(self.args.data, self.args.data_revision),
         )
 
     def official_folds(self) -> list[Fold] | None:

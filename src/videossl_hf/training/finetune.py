@@ -22,6 +22,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from ..data.datasets import load_videos
 from ..data.labelled_clips import LabelledClipCollator
 from ..data.loading import SampleLoader
+from ..data.stored_codes import read_codes_manifest
 from ..errors import CheckpointError, ConfigurationError, DataError, RecipeError
 from ..registry import find_class, has_class
 from .monitor import AccuracyMonitor, draw_subset
@@ -79,8 +80,7 @@ def finetune(
             model.set_labels(labels, processor.tokenizer)
         if recipe.training.classifier_only:
             _freeze_backbone(model)
-        supervised = not has_class(recipe.method, "ForPreTraining")
-        collator_class = find_class(recipe.method, "Collator") if supervised else LabelledClipCollator
+        collator_class = _collator_class(recipe.method)
 
         def collator(loader: SampleLoader) -> Any:
             return collator_class(model.config, processor, recipe.augmentation, loader)
@@ -90,6 +90,13 @@ def finetune(
 
     dataset = samples["train"] if samples else None
     return train_by_recipe(recipe, make_parts, resume=resume, console=console, dataset=dataset)
+
+
+def _collator_class(method: str) -> Any:
+    if has_class(method, "LabelledClipCollator"):
+        return find_class(method, "LabelledClipCollator")
+    supervised = not has_class(method, "ForPreTraining")
+    return find_class(method, "Collator") if supervised else LabelledClipCollator
 
 
 def _checkpoint_settings(source: str) -> dict[str, Any]:
@@ -192,9 +199,10 @@ def _monitor(
     settings, data = recipe.evaluation, recipe.data
     if settings.accuracy_every is None:
         return None
+    source = data.validation or data.train
     if clips is None:
-        clips = load_videos(data.validation or data.train, data.validation_split, revision=data.revision)
-    if _class_names(clips, data.validation or data.train) != labels:
+        clips = load_videos(source, data.validation_split, revision=data.revision)
+    if _class_names(clips, source) != labels:
         raise DataError("the validation videos have other classes than those that are trained on")
     return AccuracyMonitor(
         processor,
@@ -202,4 +210,5 @@ def _monitor(
         settings,
         rank=args.process_index,
         world_size=args.world_size,
+        codes=read_codes_manifest(source, data.revision),
     )

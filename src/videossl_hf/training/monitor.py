@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.seeds import seeded_generator
+from ..data.stored_codes import CodesManifest
 from ..errors import DataError
 from ..evaluation.clips import PreparedClips
 from ..evaluation.features import extract_features
@@ -112,14 +113,21 @@ class AccuracyMonitor:
     """
 
     def __init__(
-        self, processor: Any, clips: Any, recipe: EvaluationRecipe, rank: int = 0, world_size: int = 1
+        self,
+        processor: Any,
+        clips: Any,
+        recipe: EvaluationRecipe,
+        rank: int = 0,
+        world_size: int = 1,
+        codes: CodesManifest | None = None,
     ) -> None:
         self.processor, self.recipe, self.world_size = processor, recipe, world_size
         self.share = PreparedClips(
             processor,
             clips.select(range(rank, len(clips), world_size)),
             views=recipe.views,
-            keep=_can_keep(processor, clips, recipe.views, len(clips)),
+            keep=_can_keep(processor, clips, recipe.views, len(clips), codes),
+            codes=codes,
         )
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
@@ -139,9 +147,9 @@ class AccuracyMonitor:
         return figures | {"eval_loss": -own.clamp_min(1e-12).log().mean().item()}
 
 
-def _can_keep(processor: Any, clips: Any, views: str, count: int) -> bool:
+def _can_keep(processor: Any, clips: Any, views: str, count: int, codes: CodesManifest | None = None) -> bool:
     """Whether `count` clips like the first fit into memory."""
-    sample = PreparedClips(processor, clips, views=views)[0]
+    sample = PreparedClips(processor, clips, views=views, codes=codes)[0]
     bytes_of_one = sample.inputs.nbytes if hasattr(sample, "inputs") else _LARGEST_KEPT
     return bytes_of_one * count <= _LARGEST_KEPT
 

@@ -303,6 +303,8 @@ def _plain(value: Any) -> Any:
 def _augmentation_class(method: str, task: str) -> Any:
     """The augmentation that a method has for a task, None where it has none. One that pre-trains has its own
     for that; its classifiers, like all that bring none, see clips as `data.labelled_clips` makes them."""
+    if task == "classification" and has_class(method, "LabelledClipAugmentation"):
+        return find_class(method, "LabelledClipAugmentation")
     if task == "classification" and has_class(method, "ForPreTraining"):
         return LabelledClipAugmentation
     return find_class(method, "Augmentation") if has_class(method, "Augmentation") else None

@@ -28,7 +28,7 @@ from .configuration_vimpac import VIMPACConfig
 from .masking_vimpac import MaskDraws, draw_mask_numbers, find_masked_positions, make_masks, stack_draws
 from .processing_vimpac import VIMPACProcessor, checked_codes
 
-__all__ = ["VIMPACAugmentation", "VIMPACCollator"]
+__all__ = ["VIMPACAugmentation", "VIMPACCollator", "VIMPACSample"]
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,14 @@ class VIMPACAugmentation:
             raise ConfigurationError(f"gray_probability must lie in [0, 1], got {self.gray_probability}")
 
 
-class _Sample(NamedTuple):
+class VIMPACSample(NamedTuple):
     """One video: its clips as codes (clips, frames, rows, columns) or as pixels, and what of them is real."""
 
     codes: Tensor | None
     pixels: Tensor | None
     frame_mask: Tensor
-    draws: MaskDraws
+    draws: MaskDraws = MaskDraws()
+    label: int = -1
 
 
 class VIMPACCollator:
@@ -116,6 +117,11 @@ class VIMPACCollator:
         """Clips of a video: two, or one without the contrastive loss."""
         return 2 if self.config.contrastive_weight else 1
 
+    @property
+    def views(self) -> list[CodeView]:
+        """How frames are cut: in the middle, at the model's own size."""
+        return [CodeView(min(self.config.frame_size))]
+
     def check_source(self, source: str, revision: str | None = None) -> None:
         """Compare the codes of a folder or Hub dataset, where it has some, with what this training takes.
 
@@ -128,16 +134,13 @@ class VIMPACCollator:
             return
         self._refuse_colours(source)
         config, tokenizer = self.config, self.processor.tokenizer_model
-        pairs: dict[str, tuple[Any, Any]] = {
-            "fps": (manifest.fps, self.augmentation.codes_fps or config.fps),
-            "image_size": ([manifest.image_size] * 2, list(config.frame_size)),
-            "num_codes": (manifest.num_codes, config.num_codes),
-        }
-        if tokenizer is not None:
-            pairs["the tokeniser's fingerprint"] = (manifest.fingerprint, tokenizer.fingerprint())
-        differences = [f"{name} is {a} there, {b} here" for name, (a, b) in pairs.items() if a != b]
-        if CODES not in manifest.views:
-            differences.append("there is no column of whole centred frames")
+        differences = manifest.differences(
+            frame_size=config.frame_size,
+            num_codes=config.num_codes,
+            views=self.views,
+            fps=self.augmentation.codes_fps or config.fps,
+            fingerprint=tokenizer and tokenizer.fingerprint(),
+        )
         if differences:
             raise ConfigurationError(
                 f"the codes of {source} are not those of this recipe: {'; '.join(differences)}. Change the"
@@ -164,8 +167,16 @@ class VIMPACCollator:
             DecodeError, InputError, DataError: a bad sample, where the loader's policy is to raise.
         """
         loaded = self.loader.load_batch(samples, self._load)
+        batch = self._inputs(loaded)
+        masks = make_masks(self.config, stack_draws([sample.draws for sample in loaded], dim=1))
+        self._add(batch, "mask", masks)
+        batch["masked_positions"] = find_masked_positions(masks)
+        return batch
+
+    def _inputs(self, loaded: Sequence[VIMPACSample]) -> dict[str, Any]:
+        """The clips of a batch, and what of them is padding."""
         frame_mask = torch.stack([sample.frame_mask for sample in loaded], dim=1)
-        batch: dict[str, Any] = {}
+        batch: dict[str, Any] = {"has_padding": not bool(frame_mask.all())}
         if all(sample.codes is not None for sample in loaded):
             clips = torch.stack([sample.codes for sample in loaded if sample.codes is not None], dim=1)
             self._add(batch, "input_codes", clips)
@@ -181,10 +192,6 @@ class VIMPACCollator:
                 self._add(batch, "input_codes", codes)
         else:
             raise DataError("some samples of a batch have codes and some have none: store those of all")
-        masks = make_masks(self.config, stack_draws([sample.draws for sample in loaded], dim=1))
-        self._add(batch, "mask", masks)
-        batch["masked_positions"] = find_masked_positions(masks)
-        batch["has_padding"] = not bool(frame_mask.all())
         return batch
 
     def _refuse_colours(self, source: str) -> None:
@@ -201,16 +208,21 @@ class VIMPACCollator:
         """`clips` (clips, batch, ...) as one entry a clip."""
         batch.update(zip((name, f"second_{name}"), clips, strict=False))
 
-    def _load(self, sample: dict[str, Any], generator: torch.Generator) -> _Sample:
-        if self.augmentation.use_codes and sample.get("codes") is not None:
+    def _load(self, sample: dict[str, Any], generator: torch.Generator) -> VIMPACSample:
+        clips = self._clips_of(sample, self.views[0], generator)
+        return clips._replace(draws=draw_mask_numbers(self.config, self.num_clips, generator))
+
+    def _clips_of(self, sample: dict[str, Any], view: CodeView, generator: torch.Generator) -> VIMPACSample:
+        """Random clips of a sample, from the stored codes of this view or from the file."""
+        if self.augmentation.use_codes and sample.get(CODES) is not None:
             self._refuse_colours("a sample")
-            codes, frames = self._from_codes(sample["codes"], generator)
-            pixels = None
-        else:
-            pixels, frames = self._from_file(sample, generator)
-            codes = None
-        draws = draw_mask_numbers(self.config, self.num_clips, generator)
-        return _Sample(codes, pixels, torch.from_numpy(frames != PADDING), draws)
+            column = view.column(min(self.config.frame_size))
+            if sample.get(column) is None:
+                raise DataError(f"a sample has stored codes, but not in the column {column}")
+            codes, frames = self._from_codes(sample[column], generator)
+            return VIMPACSample(codes, None, torch.from_numpy(frames != PADDING))
+        pixels, frames = self._from_file(sample, view, generator)
+        return VIMPACSample(None, pixels, torch.from_numpy(frames != PADDING))
 
     def _from_codes(self, stored: Any, generator: torch.Generator) -> tuple[Tensor, np.ndarray]:
         array = np.asarray(stored)
@@ -227,16 +239,17 @@ class VIMPACCollator:
         places = np.where(frames == PADDING, PADDING, np.searchsorted(wanted, frames))
         return torch.from_numpy(take_clips(codes, places, self.config.pad_code or 0)), frames
 
-    def _from_file(self, sample: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, np.ndarray]:
+    def _from_file(
+        self, sample: dict[str, Any], view: CodeView, generator: torch.Generator
+    ) -> tuple[Tensor, np.ndarray]:
         height, width = self.config.frame_size
-        short_side = min(height, width)
         rate = self.augmentation.codes_fps or self.config.fps
-        with self.loader.open(sample, short_side) as video:
+        with self.loader.open(sample, view.short_side) as video:
             numbers = frames_shown(video.frame_times, 1 / video.info.fps, rate)
             frames = self._clips(len(numbers), rate, generator)
             pixels = video.frames(numbers[np.maximum(frames, 0)].flatten())
         if height == width:
-            squares = cut_frames(pixels, CodeView(short_side), short_side)
+            squares = cut_frames(pixels, view, height)
         else:
             whole = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
             squares = F.interpolate(whole, (height, width), mode="bilinear", antialias=True).byte()

@@ -1,6 +1,7 @@
 """Videos as VIMPAC takes them: frames at two a second, and with a tokeniser their codes."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from transformers.feature_extraction_utils import BatchFeature
 
 from ...data.processor_base import VideoSSLProcessor
 from ...data.sampling import source_stride
+from ...data.stored_codes import CROPS, CodesManifest, CodeView
 from ...data.video_processing import VideoSSLVideoProcessor, VideoSSLVideosKwargs
 from ...errors import ConfigurationError, InputError
 from .clips_vimpac import frame_step, take_clips, uniform_clips
@@ -211,6 +213,47 @@ class VIMPACProcessor(VideoSSLProcessor):
         super().to_json_file(json_file_path, *args, **kwargs)
         write_tokenizer(self.tokenizer_model, Path(json_file_path).parent)
 
+    def check_codes(self, manifest: CodesManifest, num_crops: int = 1) -> None:
+        """Refuse stored codes that are not those that `stored_views` takes.
+
+        Raises:
+            ConfigurationError: the message says in what they differ.
+        """
+        settings, tokenizer = self.video_processor, self.tokenizer_model
+        differences = manifest.differences(
+            frame_size=(settings.crop_size["height"], settings.crop_size["width"]),
+            num_codes=settings.num_codes,
+            views=_test_views(manifest.image_size, num_crops),
+            fingerprint=tokenizer and tokenizer.fingerprint(),
+        )
+        if differences:
+            raise ConfigurationError(
+                f"the stored codes are not those of this model: {'; '.join(differences)}. Make them again"
+                " (videossl prepare --codes), or give the videos without codes"
+            )
+
+    def stored_views(
+        self, sample: Mapping[str, Any], manifest: CodesManifest, num_clips: int = 1, num_crops: int = 1
+    ) -> Tensor:
+        """The views of a test from a sample's stored codes, as the official evaluation takes them.
+
+        Args:
+            sample: with the columns of the manifest.
+            num_clips: the first starts with the video, the last one ends with it.
+            num_crops: 1 is the centre, 3 are `stored_codes.CROPS`, of frames at the model's own size.
+
+        Returns:
+            `(num_clips * num_crops, frames, rows, columns)` int64; crops of a clip follow each other.
+        """
+        views = _test_views(manifest.image_size, num_crops)
+        crops = [
+            self(codes=sample[view.column(manifest.image_size)], codes_fps=manifest.fps, num_clips=num_clips)
+            for view in views
+        ]
+        return torch.stack(
+            [crop["input_codes"].view(num_clips, *crop["input_codes"].shape[-3:]) for crop in crops], 1
+        ).flatten(0, 1)
+
     def __call__(
         self,
         videos: Any = None,
@@ -251,6 +294,10 @@ class VIMPACProcessor(VideoSSLProcessor):
         batch = torch.stack(clips)
         data = {"input_codes": batch.squeeze(1) if batch.shape[1] == 1 else batch}
         return BatchFeature(data, tensor_type=return_tensors or "pt")
+
+
+def _test_views(image_size: int, num_crops: int) -> list[CodeView]:
+    return [CodeView(image_size, crop) for crop in (CROPS if num_crops > 1 else ("center",))]
 
 
 def checked_codes(codes: Any, num_codes: int) -> np.ndarray:
