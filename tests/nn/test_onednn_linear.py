@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from videossl_hf.nn.onednn_linear import OneDNNLinear, linear
+from videossl_hf.nn.onednn_linear import OneDNNLinear, linear, pointwise, weighed_linear
 
 
 def layers(bias: bool = True) -> tuple[OneDNNLinear, nn.Linear]:
@@ -57,3 +59,41 @@ def test_half_of_a_weight_is_multiplied_as_it_lies() -> None:
 def test_one_row_and_none_are_torchs(shape: tuple[int, ...]) -> None:
     ours, plain = layers()
     torch.testing.assert_close(ours(torch.ones(shape)), plain(torch.ones(shape)))
+
+
+def test_its_operations_are_counted_as_torchs_are() -> None:
+    counts = []
+    for layer in layers():
+        with FlopCounterMode(display=False) as counter:
+            layer(torch.ones(2, 3, 8, requires_grad=True)).sum().backward()
+        counts.append(counter.get_total_flops())
+    assert counts == [3 * 2 * 6 * 8 * 5] * 2
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_weighed_rows_are_kept_as_they_were_before(is_frozen: bool, autocast: bool) -> None:
+    ours, plain = layers()
+    dtype = torch.bfloat16 if autocast else torch.float32
+    x, weights = torch.randn(2, 3, 8).to(dtype), torch.rand(2, 3).to(dtype)
+    kept: list[Tensor] = []
+    results = []
+    for layer in (ours, plain):
+        layer.weight.requires_grad_(not is_frozen)
+        given = [x.clone().requires_grad_(), weights.clone().requires_grad_()]
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            if layer is ours:
+                with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+                    y = weighed_linear(*given, layer)
+            else:
+                y = weighed_linear(*given, layer)
+        y.float().square().sum().backward()
+        results.append([y.detach(), *(value.grad for value in (*given, layer.weight, layer.bias))])
+    torch.testing.assert_close(*results)
+    assert {tuple(tensor.shape) for tensor in kept} == {(2, 3, 8), (2, 3), (5, 8)}
+    assert torch.equal(kept[0], x)
+
+
+def test_a_pointwise_convolution_is_a_linear_layer() -> None:
+    maps, weight = torch.randn(2, 6, 3, 4), torch.randn(5, 6, 1, 1)
+    torch.testing.assert_close(pointwise(maps, weight), F.conv2d(maps, weight))

@@ -14,7 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .batch_norm import BatchNorm3d, BatchStatistics, batch_statistics, normalize, normalize_backward
+from .batch_norm import (
+    BatchNorm2d,
+    BatchNorm3d,
+    BatchStatistics,
+    batch_statistics,
+    normalize,
+    normalize_backward,
+)
+from .onednn_linear import pointwise
 
 __all__ = ["convolve"]
 
@@ -24,7 +32,7 @@ def convolve(
     weight: Tensor,
     stride: Sequence[int],
     padding: Sequence[int],
-    norm: BatchNorm3d | None = None,
+    norm: BatchNorm2d | BatchNorm3d | None = None,
 ) -> Tensor:
     """A convolution without bias, in two or three dimensions; of `relu(norm(x))` where a norm is given.
 
@@ -48,6 +56,9 @@ def convolve(
 
 
 def _convolve(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int]) -> Tensor:
+    is_pointwise = x.ndim == 4 and weight.shape[2:] == (1, 1) and tuple(stride) == (1, 1)
+    if is_pointwise and tuple(padding) == (0, 0) and x.is_contiguous(memory_format=torch.channels_last):
+        return pointwise(x, weight)
     convolution = F.conv2d if x.ndim == 4 else F.conv3d
     return convolution(x, weight, None, stride, padding)
 

@@ -8,7 +8,7 @@ x along the columns and y along the rows.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ...nn.batch_norm import BatchNorm2d
-from ...nn.onednn_linear import OneDNNLinear, linear
+from ...nn.norm_relu_convolution import convolve
+from ...nn.onednn_linear import OneDNNLinear, linear, pointwise, weighed_linear
 from .configuration_ila import ILAConfig
 from .layers_ila import started
 
@@ -27,7 +28,7 @@ class Alignment(NamedTuple):
     """What aligning the frames of clips gives.
 
     Attributes:
-        aligned: `(batch, frames, tokens, hidden)`, tokens with the patches weighed by the masks.
+        tokens: `(batch, frames, tokens, hidden)`, what was aligned.
         interactive: the same shape, features of the pairs, brought back to frames (and projected, where that
             was asked for); None without.
         points: `(batch, pairs, 4)`: x and y in the earlier frame, x and y in the later one.
@@ -35,11 +36,23 @@ class Alignment(NamedTuple):
         loss: scalar, how far the masked frames of a pair are from pointing the same way; None if not wanted.
     """
 
-    aligned: Tensor
+    tokens: Tensor
     interactive: Tensor | None
     points: Tensor
     masks: Tensor
     loss: Tensor | None
+
+    @property
+    def aligned(self) -> Tensor:
+        """`(batch, frames, tokens, hidden)`, tokens with the patches weighed by the masks."""
+        return self.tokens * self._weights()[..., None]
+
+    def projected(self, layer: nn.Linear) -> Tensor:
+        """`layer(aligned)`."""
+        return weighed_linear(self.tokens, self._weights(), layer)
+
+    def _weights(self) -> Tensor:
+        return F.pad(self.masks, (1, 0), value=1.0).to(self.tokens.dtype)  # the frame's own token stays
 
 
 def _profile(centres: Tensor, side: int, radius: float, slope: float, shift: Tensor | None) -> Tensor:
@@ -91,8 +104,7 @@ class _Frames(torch.autograd.Function):
     def forward(ctx: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         ctx.set_materialize_grads(False)
         ctx.shape = tokens.shape
-        patches = tokens[:, :, 1:].contiguous()
-        return tokens[:, :, :1].contiguous(), patches[:, :-1], patches[:, 1:]
+        return tokens[:, :, :1], tokens[:, :-1, 1:], tokens[:, 1:, 1:]
 
     @staticmethod
     @once_differentiable
@@ -120,24 +132,26 @@ class ILAPairConv(nn.Conv2d):
     def forward(self, earlier: Tensor, later: Tensor) -> Tensor:  # type: ignore[override]
         """Maps of the two frames, `(pairs, channels, height, width)`, to one."""
         first, second = self.weight.chunk(2, dim=1)
-        if self.kernel_size != (1, 1):
-            return self._conv_forward(earlier, first, self.bias) + self._conv_forward(later, second, None)
-        joined = linear(earlier.permute(0, 2, 3, 1), first.flatten(1), self.bias)
-        joined = joined + linear(later.permute(0, 2, 3, 1), second.flatten(1), None)
-        return joined.permute(0, 3, 1, 2)
+        return self._conv_forward(earlier, first, self.bias) + self._conv_forward(later, second, None)
 
 
 class ILADepthwise(nn.Module):
-    """Depthwise 3 x 3 convolution, BatchNorm and ReLU of one frame of each pair."""
+    """Depthwise 3 x 3 convolution, BatchNorm and ReLU of one frame of each pair, and its half of what joins
+    them."""
 
-    def __init__(self, width: int, synchronized: bool) -> None:
+    def __init__(self, width: int, synchronized: bool, place: int) -> None:
         super().__init__()
+        self.place = place
         self.conv = nn.Conv2d(width, width, 3, padding=1, groups=width)
         self.norm = BatchNorm2d(width, synchronized=synchronized)
 
-    def forward(self, maps: Tensor) -> Tensor:
-        """`(pairs, width, height, width)` to the same."""
-        return F.relu(self.norm(self.conv(maps)))
+    def forward(self, maps: Tensor, joining: Tensor) -> Tensor:
+        """`(pairs, hidden, height, width)` to `(pairs, align_hidden, height, width)`, by this frame's half of
+        the joining weights, `(align_hidden, 2 * hidden, 1, 1)`."""
+        x, weight = self.conv(maps), joining.chunk(2, dim=1)[self.place]
+        if isinstance(self.norm, nn.Identity):  # folded
+            return pointwise(F.relu(x), weight)
+        return convolve(x, weight, (1, 1), (0, 0), self.norm)
 
 
 class ILAInteractiveBlock(nn.Module):
@@ -158,8 +172,10 @@ class ILAInteractiveBlock(nn.Module):
 
     def forward(self, earlier: Tensor, later: Tensor) -> Tensor:
         """Maps of the frames, `(pairs, hidden, height, width)`, to `(pairs, align_hidden, height, width)`."""
-        x = F.relu(self.join_norm(self.join(earlier, later)))
-        return F.relu(self.norm(self.conv(x)))
+        return self._look(self.join(earlier, later))
+
+    def _look(self, joined: Tensor) -> Tensor:
+        return F.relu(self.norm(self.conv(F.relu(self.join_norm(joined)))))
 
 
 class ILADepthwiseInteractiveBlock(ILAInteractiveBlock):
@@ -171,12 +187,13 @@ class ILADepthwiseInteractiveBlock(ILAInteractiveBlock):
     def __init__(self, config: ILAConfig) -> None:
         super().__init__(config)
         width, synchronized = config.vision_config.hidden_size, config.synchronize_batch_norm
-        self.earlier = ILADepthwise(width, synchronized)
-        self.later = ILADepthwise(width, synchronized)
+        self.earlier = ILADepthwise(width, synchronized, 0)
+        self.later = ILADepthwise(width, synchronized, 1)
 
     def forward(self, earlier: Tensor, later: Tensor) -> Tensor:
         """As above."""
-        return super().forward(self.earlier(earlier), self.later(later))
+        joined = self.earlier(earlier, self.join.weight) + self.later(later, self.join.weight)
+        return self._look(joined + cast(Tensor, self.join.bias).view(-1, 1, 1))
 
 
 def interactive_block(config: ILAConfig) -> ILAInteractiveBlock:
@@ -254,7 +271,6 @@ class ILAAligner(nn.Module):
         )
         earlier, later = masks.flatten(-2).unbind(2)
         mean_masks = to_frames(earlier, later)
-        weights = F.pad(mean_masks, (1, 0), value=1.0).to(tokens.dtype)  # the frame's own token stays
         loss = self._loss(tokens, earlier, later) if with_loss else None
         interactive = None
         if self.temporal_conv is not None:
@@ -262,7 +278,7 @@ class ILAAligner(nn.Module):
             mixed = to_frames(*pairs.chunk(2, dim=-1)).permute(0, 3, 1, 2)
             mixed = self.temporal_conv(mixed).permute(0, 2, 3, 1)
             interactive = self._widened(own, mixed, projection)
-        return Alignment(tokens * weights[..., None], interactive, points, mean_masks, loss)
+        return Alignment(tokens, interactive, points, mean_masks, loss)
 
     def _widened(self, own: Tensor, mixed: Tensor, projection: nn.Linear | None) -> Tensor:
         """Interactive features, with the frames' own tokens in front: `(batch, frames, tokens, hidden)`.
@@ -270,7 +286,8 @@ class ILAAligner(nn.Module):
         Two linear layers in a row are one, whose weights cost far less than the patches' wide features do.
         """
         layer = self.out_proj
-        if projection is None or {type(layer), type(projection)} != {OneDNNLinear}:
+        is_counted = mixed.is_meta  # what a model costs is told of its layers as they are
+        if projection is None or is_counted or {type(layer), type(projection)} != {OneDNNLinear}:
             mixed = layer(mixed)
             interactive = torch.cat([own.to(mixed.dtype), mixed], dim=2)
             return interactive if projection is None else projection(interactive)

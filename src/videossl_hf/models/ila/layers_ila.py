@@ -52,6 +52,10 @@ class ILAAttention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """`(batch, tokens, width)` that look at `context` `(batch, keys, width)`, by default at themselves;
         with the weights where the kernel has them."""
+        device = x.device.type
+        is_cast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        if is_cast and x.dtype == torch.float32:
+            x = x.to(torch.get_autocast_dtype(device))  # once for the three projections
         context = x if context is None else context
         query = split_heads(self.q_proj(x), self.head_dim)
         key = split_heads(self.k_proj(context), self.head_dim)

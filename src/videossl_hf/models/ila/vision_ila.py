@@ -98,7 +98,7 @@ class ILABlock(ILATransformerLayer):
         messages = self.message_norm(self.message_proj(x))
         alignment = self.alignment(messages, shift, with_loss, projection)
         if self.adds:
-            x = x + self.drop_path(self.aligned_proj(alignment.aligned))
+            x = x + self.drop_path(alignment.projected(self.aligned_proj))
             x = x + self.drop_path(alignment.interactive)
         else:
             x = torch.cat([x, alignment.aligned[:, :, 1:].mean(2, keepdim=True).to(x.dtype)], dim=2)
