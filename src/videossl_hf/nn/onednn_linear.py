@@ -7,15 +7,14 @@ precision are made once more for the backward pass instead of being kept for it.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.utils.flop_counter import register_flop_formula
+
+from .multiply import onednn_product
 
 __all__ = ["OneDNNLinear", "linear", "pointwise", "weighed_linear"]
 
@@ -26,7 +25,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if dtype is None:
         return F.linear(x, weight, bias)
     if not torch.is_grad_enabled():
-        return _product(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
+        return onednn_product(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
     return _Linear.apply(x, None, weight, bias, dtype)
 
 
@@ -77,21 +76,6 @@ def _multiplies(dtype: torch.dtype) -> bool:
     return dtype == torch.float32 or is_half
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`x @ weight.T + bias`."""
-    if not (weight.is_contiguous() or weight.T.is_contiguous()):
-        weight = weight.contiguous()  # for other strides oneDNN has nothing but a reference loop
-    return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
-
-
-if torch.backends.mkldnn.is_available():
-
-    @register_flop_formula(torch.ops.mkldnn._linear_pointwise)
-    def _operations(x_shape: Sequence[int], weight_shape: Sequence[int], *_: Any, **__: Any) -> int:
-        """For torch's counter, which does not know this product."""
-        return 2 * math.prod(x_shape) * weight_shape[0]
-
-
 class _Linear(torch.autograd.Function):
     """Of `x`, or of `x` times weights of its rows."""
 
@@ -105,7 +89,7 @@ class _Linear(torch.autograd.Function):
         keeps_x = weight.requires_grad or weights is not None
         ctx.save_for_backward(x if keeps_x else None, weights, weight)
         x = _weighed(x, weights).to(dtype)
-        return _product(x, weight.to(dtype), None if bias is None else bias.to(dtype))
+        return onednn_product(x, weight.to(dtype), None if bias is None else bias.to(dtype))
 
     @staticmethod
     @once_differentiable
@@ -120,7 +104,7 @@ class _Linear(torch.autograd.Function):
         if wants_bias:
             bias_gradient = rows.sum(0).to(weight.dtype)
         if wants_x or wants_weights:
-            x_gradient = _product(rows, weight.to(ctx.dtype).T).view(*gradient.shape[:-1], -1)
+            x_gradient = onednn_product(rows, weight.to(ctx.dtype).T).view(*gradient.shape[:-1], -1)
             x_gradient = x_gradient.to(ctx.x_dtype)
         if wants_weights:
             weights_gradient = (x_gradient * x).sum(-1)
