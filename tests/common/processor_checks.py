@@ -107,7 +107,8 @@ class ProcessorChecks:
         self, processor: Any, clip: Path
     ) -> None:
         single = self.pixels(processor, clip)
-        size = dict(getattr(processor, "video_processor", processor).size)  # a method's views may have another
+        # A method's three crops may be of frames of another size than its single view.
+        size = dict(getattr(processor, "video_processor", processor).size)
         crops = self.pixels(processor, clip, num_crops=3, size=size)
         assert crops.shape == (1, 3, *single.shape[1:])
         assert torch.equal(crops[:, 1], single)
