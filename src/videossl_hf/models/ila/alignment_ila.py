@@ -286,13 +286,14 @@ class ILAAligner(nn.Module):
         Two linear layers in a row are one, whose weights cost far less than the patches' wide features do.
         """
         layer = self.out_proj
-        is_counted = mixed.is_meta  # what a model costs is told of its layers as they are
+        # What a model costs is told of its layers as they are, by tensors without content.
+        is_counted = mixed.is_meta or type(mixed) is not Tensor
         if projection is None or is_counted or {type(layer), type(projection)} != {OneDNNLinear}:
             mixed = layer(mixed)
             interactive = torch.cat([own.to(mixed.dtype), mixed], dim=2)
             return interactive if projection is None else projection(interactive)
         weight = linear(layer.weight.T, projection.weight, None).T
-        bias = projection(layer.bias[None])[0]
+        bias = linear(layer.bias[None], projection.weight, projection.bias)[0]
         return torch.cat([projection(own), linear(mixed, weight, bias)], dim=2)
 
     @staticmethod
