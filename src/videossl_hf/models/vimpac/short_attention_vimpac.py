@@ -50,6 +50,16 @@ def _cls(x: Tensor) -> Tensor:
     return x[:, 0].movedim(1, 0)[:, :, None, None]
 
 
+def _rows(places: Tensor, cls: Tensor) -> Tensor:
+    """`(batch, rows, rows', heads, length, head_dim)` with CLS before each row, one behind the other:
+    `(batch * rows * rows' * heads, 1 + length, head_dim)`."""
+    *outer, length, head_dim = places.shape
+    rows = places.new_empty(*outer, 1 + length, head_dim)
+    rows[..., 1:, :] = places
+    rows[..., 0, :] = cls
+    return rows.flatten(0, 3)
+
+
 class _AttendAxes(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -62,11 +72,8 @@ class _AttendAxes(torch.autograd.Function):
         for number, (axis, scores, row_weights) in enumerate(axes):
             source, target = parts[:, :, number], mixed[:, :, number]
             places = _places(source, grid, axis)
-            *outer, length, _ = places.shape
-            rows = qkv.new_empty(*outer, 1 + length, head_dim)
-            rows[..., 1:, :] = places
-            rows[..., 0, :] = _cls(source)
-            query, key, value = rows.flatten(1, 4)
+            *outer, length, _ = places.shape[1:]
+            query, key, value = (_rows(place, cls) for place, cls in zip(places, _cls(source), strict=True))
             found = query.new_empty(len(query), 1 + length, 1 + length)
             torch.baddbmm(found, query, key.transpose(1, 2), beta=0, alpha=head_dim**-0.5, out=found)
             if scores is not None:
@@ -75,7 +82,7 @@ class _AttendAxes(torch.autograd.Function):
             applied, kept = weights, None
             if dropout:
                 applied, kept = torch.native_dropout(weights, dropout, True)
-            result = (applied @ value).view(1, *outer[1:], 1 + length, head_dim)
+            result = (applied @ value).view(1, *outer, 1 + length, head_dim)
             _places(target, grid, axis).copy_(result[..., 1:, :])
             of_cls = result[..., 0, :]
             if row_weights is None:
@@ -83,7 +90,7 @@ class _AttendAxes(torch.autograd.Function):
             else:
                 of_cls = (of_cls * row_weights[None, ..., None, None]).sum((2, 3), keepdim=True)
             _cls(target).copy_(of_cls)
-            saved += [rows, weights, kept, row_weights]
+            saved += [query, key, value, weights, kept, row_weights]
         ctx.save_for_backward(*saved)
         ctx.grid, ctx.axes, ctx.dropout, ctx.shape = grid, [axis for axis, *_ in axes], dropout, parts.shape
         return mixed.view(batch, tokens, -1)
@@ -96,14 +103,12 @@ class _AttendAxes(torch.autograd.Function):
         result = gradient.new_empty(ctx.shape)
         saved = ctx.saved_tensors
         for number, axis in enumerate(ctx.axes):
-            rows, weights, kept, row_weights = saved[4 * number : 4 * number + 4]
-            query, key, value = rows.flatten(1, 4)
+            query, key, value, weights, kept, row_weights = saved[6 * number : 6 * number + 6]
             source, target = gradient[:, :, number], result[:, :, number]
-            mixed = torch.empty_like(rows[:1])
-            mixed[..., 1:, :] = _places(source, ctx.grid, axis)
-            share = 1 / (rows.shape[2] * rows.shape[3])
-            mixed[..., 0, :] = _cls(source) * (share if row_weights is None else row_weights[..., None, None])
-            mixed = mixed.flatten(0, 4)
+            (places,) = _places(source, ctx.grid, axis)
+            share = 1 / (places.shape[1] * places.shape[2])
+            of_cls = _cls(source)[0] * (share if row_weights is None else row_weights[..., None, None])
+            mixed = _rows(places, of_cls)
             of_weights = mixed @ value.transpose(1, 2)
             applied = weights
             if kept is not None:
@@ -112,11 +117,11 @@ class _AttendAxes(torch.autograd.Function):
                 of_weights = of_weights.mul_(kept).mul_(scale)
             found = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
             found.mul_(head_dim**-0.5)
-            back = torch.empty_like(rows)
-            of_query, of_key, of_value = back.flatten(1, 4)
-            torch.bmm(found, key, out=of_query)
-            torch.bmm(found.transpose(1, 2), query, out=of_key)
-            torch.bmm(applied.transpose(1, 2), mixed, out=of_value)
-            _places(target, ctx.grid, axis).copy_(back[..., 1:, :])
-            _cls(target).copy_(back[..., 0, :].sum((2, 3), keepdim=True))
+            products = [(found, key), (found.transpose(1, 2), query), (applied.transpose(1, 2), mixed)]
+            shape = (*places.shape[:-2], -1, head_dim)
+            parts = zip(products, _places(target, ctx.grid, axis), _cls(target), strict=True)
+            for (left, right), of_places, of_cls in parts:
+                back = (left @ right).view(shape)
+                of_places.copy_(back[..., 1:, :])
+                of_cls.copy_(back[..., 0, :].sum((1, 2), keepdim=True))
         return result.view(batch, tokens, -1), None, None, None, None
