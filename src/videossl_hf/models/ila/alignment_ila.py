@@ -175,7 +175,10 @@ class ILAInteractiveBlock(nn.Module):
         return self._look(self.join(earlier, later))
 
     def _look(self, joined: Tensor) -> Tensor:
-        return F.relu(self.norm(self.conv(F.relu(self.join_norm(joined)))))
+        if isinstance(self.join_norm, nn.Identity):  # folded
+            return F.relu(self.norm(self.conv(F.relu(joined))))
+        x = convolve(joined, self.conv.weight, (1, 1), (1, 1), self.join_norm)
+        return F.relu(self.norm(x + cast(Tensor, self.conv.bias).view(-1, 1, 1)))
 
 
 class ILADepthwiseInteractiveBlock(ILAInteractiveBlock):
