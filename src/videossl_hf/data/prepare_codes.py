@@ -24,7 +24,7 @@ from .output_folder import claim_folder, settle_settings, write_atomically
 from .parallel import map_in_processes, progress_bar
 from .prepare import VIDEOS_PER_SHARD, write_shard
 from .reader import VideoReader
-from .stored_codes import CODES, MANIFEST, CodesManifest, codes_feature, cut_frames, frames_shown
+from .stored_codes import CODES, MANIFEST, CodesManifest, cut_frames, frames_shown
 
 __all__ = ["Share", "prepare_codes"]
 
@@ -121,7 +121,7 @@ def _prepare_split(
     columns = {name: feature for name, feature in dataset.features.items() if name != "audio"}
     columns = {name: feature for name, feature in columns.items() if not name.startswith(CODES)}
     side = manifest.image_size // 8
-    columns |= dict.fromkeys(manifest.views, codes_feature(side, side))
+    columns |= dict.fromkeys(manifest.views, _codes_feature(side, side))
     decode = partial(_decode, dataset, manifest)
     mine = list(enumerate(np.array_split(np.arange(len(dataset)), shards)))[share.rank :: share.world_size]
     with progress_bar(show_progress) as progress:
@@ -195,3 +195,10 @@ def _report(folder: Path, source: str) -> dict[str, Any]:
                     f" ({facts['dropped'][0]['reason']}); see {folder}/report.json"
                 )
     return report
+
+
+def _codes_feature(rows: int, columns: int) -> Any:
+    """The type of a column of codes."""
+    import datasets as hf
+
+    return hf.List(hf.List(hf.List(hf.Value("int16"), length=columns), length=rows))

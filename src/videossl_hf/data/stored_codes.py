@@ -27,7 +27,6 @@ __all__ = [
     "CodeView",
     "CodesManifest",
     "codes_array",
-    "codes_feature",
     "cut_frames",
     "frames_shown",
     "read_codes_manifest",
@@ -183,13 +182,6 @@ def cut_frames(frames: np.ndarray, view: CodeView, image_size: int) -> Tensor:
     top, left = (int(factor * (side - image_size) + 0.5) for side in (height, width))
     pixels = pixels[..., top : top + image_size, left : left + image_size]
     return pixels.flip(-1) if view.flip else pixels.contiguous()
-
-
-def codes_feature(rows: int, columns: int) -> Any:
-    """The type of a column of codes."""
-    import datasets as hf
-
-    return hf.List(hf.List(hf.List(hf.Value("int16"), length=columns), length=rows))
 
 
 def codes_array(column: Any) -> np.ndarray:
