@@ -65,3 +65,9 @@ def test_a_batch_is_the_same_whenever_its_seeds_are(samples: list[dict]) -> None
 def test_settings_out_of_range_are_refused(settings: dict) -> None:
     with pytest.raises(ConfigurationError):
         LabelledClipAugmentation(**settings)
+
+
+@pytest.mark.parametrize("setting", ["temporal_views", "decode_short_side"])
+def test_sizes_below_one_are_refused(setting: str) -> None:
+    with pytest.raises(ConfigurationError, match="must be at least 1"):
+        LabelledClipAugmentation(**{setting: -1})

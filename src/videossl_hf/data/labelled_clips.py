@@ -57,13 +57,13 @@ class LabelledClipAugmentation:
                 raise ConfigurationError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         if self.mixup_alpha <= 0 or self.cutmix_alpha <= 0:
             raise ConfigurationError("mixup_alpha and cutmix_alpha must be positive")
+        if self.temporal_views < 1 or (self.decode_short_side or 1) < 1:
+            raise ConfigurationError("temporal_views and decode_short_side must be at least 1")
 
     @property
     def softens_labels(self) -> bool:
         """Whether labels become probabilities."""
         return self.blend_probability > 0 or self.label_smoothing > 0
-        if self.temporal_views < 1 or (self.decode_short_side or 1) < 1:
-            raise ConfigurationError("temporal_views and decode_short_side must be at least 1")
 
 
 class LabelledClipCollator:
