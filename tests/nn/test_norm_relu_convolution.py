@@ -89,3 +89,17 @@ def test_the_convolution_input_is_not_kept() -> None:
     one = kept(lambda: convolve(x, weight, [1] * 3, [1] * 3, norm))
     three = kept(lambda: F.conv3d(F.relu(norm(x)), weight, None, 1, 1))
     assert three - one >= 0.9 * x.numel() * x.itemsize
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_under_autocast_maps_of_either_type_are_trained(dtype: torch.dtype) -> None:
+    x, norm, weight = make_parts((2, 8, 6, 7), torch.float32)
+    given = x.detach().to(dtype).requires_grad_()
+    reference = copy.deepcopy(norm)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = convolve(given, weight, [1, 1], [1, 1], norm)
+    expected = F.conv2d(F.relu(reference.normalize(x)), weight, None, 1, 1)
+    found = torch.autograd.grad(y.float().square().sum(), [given, weight])
+    wanted = torch.autograd.grad(expected.square().sum(), [x, weight])
+    for one, other in zip((y, *found), (expected, *wanted), strict=True):
+        assert (one - other).norm() < 0.02 * other.norm()

@@ -46,7 +46,10 @@ def convolve(
     """
     if norm is None:
         return _convolve(x, weight, stride, padding)
-    if not (norm.computes_here(x) and torch.is_grad_enabled()):
+    is_cast = x.dtype == torch.float32 and (
+        torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type)
+    )  # the convolution would read another type than what is kept
+    if is_cast or not (norm.computes_here(x) and torch.is_grad_enabled()):
         return _convolve(F.relu(norm.normalize(x), inplace=True), weight, stride, padding)
     y, *statistics = _NormReluConvolve.apply(
         x, norm.weight, norm.bias, weight.view_as(weight), norm.eps, norm.is_joined, stride, padding

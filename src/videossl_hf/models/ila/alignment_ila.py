@@ -135,6 +135,11 @@ class ILAPairConv(nn.Conv2d):
         return self._conv_forward(earlier, first, self.bias) + self._conv_forward(later, second, None)
 
 
+def _for_maps(bias: Tensor | None, maps: Tensor) -> Tensor:
+    """A convolution's bias, to be added to `(batch, channels, height, width)` under autocast too."""
+    return cast(Tensor, bias).to(maps.dtype).view(-1, 1, 1)
+
+
 class ILADepthwise(nn.Module):
     """Depthwise 3 x 3 convolution, BatchNorm and ReLU of one frame of each pair, and its half of what joins
     them."""
@@ -178,7 +183,7 @@ class ILAInteractiveBlock(nn.Module):
         if isinstance(self.join_norm, nn.Identity):  # folded
             return F.relu(self.norm(self.conv(F.relu(joined))))
         x = convolve(joined, self.conv.weight, (1, 1), (1, 1), self.join_norm)
-        return F.relu(self.norm(x + cast(Tensor, self.conv.bias).view(-1, 1, 1)))
+        return F.relu(self.norm(x + _for_maps(self.conv.bias, x)))
 
 
 class ILADepthwiseInteractiveBlock(ILAInteractiveBlock):
@@ -196,7 +201,7 @@ class ILADepthwiseInteractiveBlock(ILAInteractiveBlock):
     def forward(self, earlier: Tensor, later: Tensor) -> Tensor:
         """As above."""
         joined = self.earlier(earlier, self.join.weight) + self.later(later, self.join.weight)
-        return self._look(joined + cast(Tensor, self.join.bias).view(-1, 1, 1))
+        return self._look(joined + _for_maps(self.join.bias, joined))
 
 
 def interactive_block(config: ILAConfig) -> ILAInteractiveBlock:
