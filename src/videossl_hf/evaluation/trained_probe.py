@@ -142,19 +142,22 @@ def select_trained_probe(
         fitted, check = (features[kept], labels[kept]), (features[held], labels[held])
     check_features(check[0].flatten(1), check[1], name="validation features")
     accuracy: dict[Setting, float] = {}
-    heads: dict[Setting, TrainedProbe] = {}
+    best: TrainedProbe | None = None
     for setting in itertools.product(training.learning_rates, training.weight_decays):
         head = _train(*fitted, training, setting, make_head, num_classes, seed)
-        heads[setting] = TrainedProbe(head, *setting, accuracy)
-        logits = heads[setting].logits(check[0])
+        probe = TrainedProbe(head, *setting, accuracy)
+        logits = probe.logits(check[0])
         accuracy[setting] = top_k_accuracy(logits, check[1]) if bool(logits.isfinite().all()) else 0.0
-    chosen = max(accuracy, key=lambda setting: accuracy[setting])
+        if best is None or accuracy[setting] > accuracy[best.learning_rate, best.weight_decay]:
+            best = probe
+    assert best is not None  # the settings refuse an empty grid
     if validation is None:
+        chosen = (best.learning_rate, best.weight_decay)
         head = _train(features, labels, training, chosen, make_head, num_classes, seed)
-        heads[chosen] = TrainedProbe(head, *chosen, accuracy)
-    if not all(bool(value.isfinite().all()) for value in heads[chosen].head.state_dict().values()):
+        best = TrainedProbe(head, *chosen, accuracy)
+    if not all(bool(value.isfinite().all()) for value in best.head.state_dict().values()):
         raise InputError("the probe diverged with every learning rate that was tried: try lower ones")
-    return heads[chosen]
+    return best
 
 
 def _train(

@@ -118,10 +118,8 @@ def read_arguments(args: argparse.Namespace, options: Sequence[str] = ()) -> tup
     """The recipe of a command line, and what it says of resuming.
 
     Args:
-        args: of a parser with `add_recipe_arguments`; further `options` of it that stand behind the recipe
-        are
-            set in it.
-        options: their names.
+        args: of a parser with `add_recipe_arguments`; options that stand behind the recipe are set in it.
+        options: names of further ones.
     """
     overrides = list(args.overrides)
     for name in ("resume", *options):
