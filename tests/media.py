@@ -11,6 +11,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+from videossl_hf.data.writer import same_bytes_from_x264
+
 
 def moving_texture(num_frames: int, height: int, width: int, seed: int = 0) -> np.ndarray:
     """(num_frames, height, width, 3) uint8: smooth blobs that drift, each frame clearly unlike the others."""
@@ -97,7 +99,10 @@ def write_media(
     with av.open(str(path), "w") as container:
         video = audio = None
         if frames is not None:
-            video = container.add_stream(codec, rate=fps, options=options or {})
+            options = dict(options or {})
+            if codec == "libx264":
+                options |= same_bytes_from_x264(options.get("x264-params", ""))
+            video = container.add_stream(codec, rate=fps, options=options)
             video.height, video.width = frames.shape[1:3]
             video.pix_fmt = pix_fmt
             video.codec_context.thread_count = 1

@@ -98,7 +98,7 @@ class VideoWriter:
             "g": str(keyframe_distance),
             "bf": "0",  # frames are stored in the order in which they are shown
             "threads": "1",  # the same bytes on every machine; callers run several processes instead
-            **_without_avx512(),
+            **same_bytes_from_x264(),
         }
         self._audio: Any = None
         if sample_rate is not None:
@@ -222,13 +222,19 @@ def write_video(
             writer.add_sound(sound)
 
 
-def _without_avx512() -> dict[str, str]:
-    """Options that keep x264 from its AVX-512 code, on processors that have it.
+def same_bytes_from_x264(params: str = "") -> dict[str, str]:
+    """Encoder options that keep x264 from its AVX-512 code, on processors that have it.
 
     That code decides about narrow frames by memory that nobody wrote: of equal clips of 48 pixels one in ten
     came out with other bytes and, decoded, with other pixels (x264 core 165, on a busy machine).
+
+    Args:
+        params: x264's own parameters that hold besides, as in "open-gop=1:scenecut=0".
     """
-    return {"x264-params": "asm=avx2"} if torch.backends.cpu.get_cpu_capability() == "AVX512" else {}
+    wanted = [params] if params else []
+    if torch.backends.cpu.get_cpu_capability() == "AVX512":
+        wanted.append("asm=avx2")
+    return {"x264-params": ":".join(wanted)} if wanted else {}
 
 
 def encode_video(frames: np.ndarray, fps: float, **options: Any) -> bytes:
