@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 
 from distributed import run_processes
 from videossl_hf.nn.lean_linear import activation_linear, norm_and_linear, norm_linear
@@ -240,6 +241,18 @@ def test_two_processes_give_the_gradients_of_one() -> None:
     wanted = {name: p.grad for name, p in block.named_parameters()}
     for found in run_processes(step_of_one_process, 2):
         torch.testing.assert_close(found, wanted)
+
+
+def test_torch_counts_the_operations_of_a_training_step() -> None:
+    """Its counter puts hooks on modules, also on an activation that is computed again."""
+    block = Block()
+
+    def operations(block: Block) -> int:
+        with FlopCounterMode(display=False) as counter:
+            block(tokens()).sum().backward()
+        return counter.get_total_flops()
+
+    assert operations(block) == operations(plain(block)) > 0
 
 
 @pytest.mark.parametrize("used", ["both", "norm", "linear"])

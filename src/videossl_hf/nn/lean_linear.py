@@ -202,7 +202,7 @@ class _ActivationLinear(torch.autograd.Function):
         with torch.autocast(x.device.type, enabled=False):
             with torch.enable_grad():
                 x = x.detach().requires_grad_(ctx.needs_input_grad[0])
-                y = ctx.activation(x)
+                y = ctx.activation.forward(x)  # computed again, not called again: its hooks have run
             wanted = ctx.needs_input_grad[:3]
             y_gradient, *linear = _linear_backward(ctx, gradients[0], y.detach(), weight, wanted)
             x_gradient = None if y_gradient is None else torch.autograd.grad(y, x, y_gradient)[0]
