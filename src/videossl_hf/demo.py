@@ -83,7 +83,7 @@ class DemoSettings:
 
     output: Path
     clips: int = 1200
-    steps: int = 360
+    steps: int = 300
     seed: int = 0
     overrides: tuple[str, ...] = ()
 
@@ -117,7 +117,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `videossl demo`."""
     parser.add_argument("--output", type=Path, default=Path("outputs/demo"), help="folder (outputs/demo)")
     parser.add_argument("--clips", type=int, default=1200, help="training clips to generate (1200)")
-    parser.add_argument("--steps", type=int, default=360, help="of the pre-training (360)")
+    parser.add_argument("--steps", type=int, default=300, help="of the pre-training (300)")
     parser.add_argument("--seed", type=int, default=0, help="of training and random weights (0)")
     parser.add_argument(
         "overrides", nargs=argparse.REMAINDER, metavar="--section.key VALUE", help="keys of the recipe"
