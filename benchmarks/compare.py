@@ -83,8 +83,7 @@ class Cell:
     @property
     def name(self) -> str:
         """Of its folder; cells of both tables with equally many steps are one training."""
-        words = "".join(letter if letter.isalnum() else "-" for letter in self.row.lower())
-        return f"{self.level}/{words}-{self.steps}-steps-{self.seed}"
+        return f"{self.level}/{words_of(self.row)}-{self.steps}-steps-{self.seed}"
 
 
 def main() -> int:
@@ -145,7 +144,7 @@ def main() -> int:
 
 def filled(args: argparse.Namespace, text: str, row: str, level: str, steps: int = 0) -> list[str]:
     """The words of a command line, with folders, level and steps in their places."""
-    own = args.work / level / "before" / re.sub(r"\W+", "-", row.lower())
+    own = args.work / level / "before" / words_of(row)
     text = re.sub(r"\{steps:([\d.]+)\}", lambda match: str(round(float(match[1]) * steps)), text)
     places = {"{data}": args.work / level / "data", "{work}": own, "{level}": level}
     words = shlex.split(text)
@@ -166,7 +165,7 @@ def prepare_level(args: argparse.Namespace, level: str, rows: list[str]) -> None
     for row in rows:
         for number, text in enumerate(args.all_rows[row].get("before", [])):
             command = filled(args, text, row, level)
-            own = args.work / level / "before" / re.sub(r"\W+", "-", row.lower())
+            own = args.work / level / "before" / words_of(row)
             done = own / f"{number}.json"
             if done.is_file() and json.loads(done.read_text())["command"] == command:
                 continue
@@ -218,7 +217,7 @@ def is_supervised(recipe: Path, overrides: list[str]) -> bool:
 def measure(args: argparse.Namespace, row: str) -> dict[str, float]:
     """Operations and CPU seconds of a training step, once."""
     settings, level = args.all_rows[row], args.levels[0]
-    folder = args.work / "costs" / re.sub(r"\W+", "-", row.lower())
+    folder = args.work / "costs" / words_of(row)
     path = folder / "cost.json"
     state = {"settings": settings, "clips": args.clips, "level": level}
     if path.is_file() and (kept := json.loads(path.read_text())).get("state") == state:
@@ -249,9 +248,8 @@ def announce(
     args: argparse.Namespace, cells: list[Cell], todo: list[Cell], costs: dict[str, Any], budget: float
 ) -> None:
     """The plan, and the time it takes."""
-    scoring = (
-        30 + 0.05 * args.clips
-    )  # CPU seconds to start processes, and to decode and embed all clips twice
+    # CPU seconds to start, and to decode and embed all clips: once trained, and every other time untrained.
+    scoring = 1.5 * (10 + 0.01 * args.clips)
     seconds = [cell.steps * costs[cell.row]["seconds_per_step"] + scoring for cell in todo]
     print(f"{len(cells)} cells, {len(todo)} trainings to do; equal operations: {budget / 1e12:.2f} TFLOP")
     print(f"{'row':26}{'GFLOP/step':>12}{'s/step':>9}  steps")
@@ -305,26 +303,39 @@ def run_cell(args: argparse.Namespace, cell: Cell) -> None:
     """Train (or go on training) and score by the public commands."""
     folder = args.work / cell.name
     state = state_of(args, cell)
-    kept = folder / "state.json"
-    if not kept.is_file() or json.loads(kept.read_text()) != state:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        kept.write_text(json.dumps(state) + "\n", encoding="utf-8")
+    prepare_folder(folder, state)
     run, log = folder / "run", folder / "log.txt"
     seconds = run_logged(training_command(args, cell.row, cell.level, run, cell.steps, cell.seed), log)
     for part in run.glob("checkpoint-*"):
         shutil.rmtree(part)
     processor = ["--processor", str(args.work / cell.level / "processor")]
     own = processor if "peer" in args.all_rows[cell.row] else []
-    figures = {}
-    for weights, options in (("trained", []), ("random", ["--random-weights"])):
-        evaluate(args, cell.level, str(run), folder / f"{weights}.json", cell.seed, [*own, *options], log)
-        figures[weights] = figures_of(folder / f"{weights}.json")
+    evaluate(args, cell.level, str(run), folder / "trained.json", cell.seed, own, log)
+    # What random weights score does not depend on the steps: both tables share it.
+    random = args.work / cell.level / "random" / f"{words_of(cell.row)}-{cell.seed}" / "results.json"
+    prepare_folder(random.parent, {name: value for name, value in state.items() if name != "steps"})
+    if not random.is_file():
+        evaluate(args, cell.level, str(run), random, cell.seed, [*own, "--random-weights"], log)
+    figures = {"trained": figures_of(folder / "trained.json"), "random": figures_of(random)}
     parameters = sum(parameter.numel() for parameter in load_model(str(run)).parameters())
     content = {"state": state, "figures": figures, "parameters": parameters, "cpu_seconds": round(seconds, 1)}
     part = folder / "cell.json.part"
     part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     part.replace(folder / "cell.json")
+
+
+def words_of(row: str) -> str:
+    """A row's name as part of a file name."""
+    return re.sub(r"\W+", "-", row.lower())
+
+
+def prepare_folder(folder: Path, state: dict[str, Any]) -> None:
+    """Make a folder, or empty it if what lies there was made from another state."""
+    kept = folder / "state.json"
+    if not kept.is_file() or json.loads(kept.read_text()) != state:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        kept.write_text(json.dumps(state) + "\n", encoding="utf-8")
 
 
 def evaluate(
@@ -437,7 +448,7 @@ def before_seconds(args: argparse.Namespace) -> dict[str, float]:
     seconds: dict[str, list[float]] = {}
     for row in args.all_rows:
         for level in args.levels:
-            own = args.work / level / "before" / re.sub(r"\W+", "-", row.lower())
+            own = args.work / level / "before" / words_of(row)
             parts = [json.loads(path.read_text())["cpu_seconds"] for path in own.glob("*.json")]
             if parts:
                 seconds.setdefault(row, []).append(sum(parts))
