@@ -41,6 +41,7 @@ ABLATIONS = yaml.safe_load((ROOT / "benchmarks/ablations.yaml").read_text(encodi
 HAND_MADE = ("frame-difference", "raw-pixels")
 SPLITS = ("validation", "test")
 ROW_KEYS = ("variant", "weights", "seeds")
+MOST_COLUMNS = 10
 HEADINGS = {"knn": "kNN", "linear": "probe"}
 
 
@@ -257,21 +258,22 @@ def summary(cells: Sequence[dict[str, Any]], weights: str) -> dict[str, Any]:
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """One row a variant and kind of weights."""
+    """One row a variant and kind of weights, or one column where there are many figures."""
     figures = list(dict.fromkeys(name for row in report["rows"] for name in row if name not in ROW_KEYS))
-    headings = [heading(name) for name in figures]
     data = report["data"]
     lines = [
         f"Percent (top-1: chance 8.3) after {report['steps']} steps of `{report['recipe']}` on Sounding",
         f"Shapes {data['nuisance']}, {data['train']} training clips: mean ± standard deviation over seeds;",
         "in brackets the gain over the same network with random weights.",
         "",
-        f"| features | weights | seeds | {' | '.join(headings)} |",
-        "|---" * (3 + len(figures)) + "|",
     ]
+    table = [["features", "weights", "seeds", *map(heading, figures)]]
     for row in report["rows"]:
-        cells = [shown(row.get(name)) for name in figures]
-        lines.append(f"| {row['variant']} | {row['weights']} | {row['seeds']} | {' | '.join(cells)} |")
+        table.append([*(str(row[key]) for key in ROW_KEYS), *(shown(row.get(name)) for name in figures)])
+    if len(figures) > MOST_COLUMNS:
+        table = [list(column) for column in zip(*table, strict=True)]
+    table.insert(1, ["---"] * len(table[0]))
+    lines += [f"| {' | '.join(cells)} |" for cells in table]
     return "\n".join(lines) + "\n"
 
 
