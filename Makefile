@@ -25,7 +25,7 @@ help: ## list the targets
 
 install: .venv/.installed ## make .venv and install everything
 
-demo: install ## about five minutes: generate clips, pre-train, evaluate, pack, reload, report
+demo: install ## about four minutes: generate clips, pre-train, evaluate, pack, reload, report
 	$(PYTHON) -m videossl_hf.cli demo --output outputs/demo
 
 test: install ## the whole suite but for the tests marked slow, with coverage
