@@ -90,7 +90,7 @@ def test_files_of_the_official_release_carry_its_licence(checkpoint: Path, tmp_p
     assert origin.source == "https://github.com/facebookresearch/GDT"
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, *COMPANIONS])
 def test_official_files_have_a_source_and_the_licence_that_their_authors_state(method: str) -> None:
     official = method_facts(method).official
     for name in official.get("checkpoints", ()):

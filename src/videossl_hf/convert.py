@@ -32,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--generator", type=Path, help="videomoco: the file of the generator that belongs to the encoders"
     )
     parser.add_argument(
-        "--tokenizer", metavar="ID_OR_DIR", help="of the text tower, for methods that have one; saved with it"
+        "--tokenizer",
+        metavar="ID_OR_DIR",
+        help="of the text tower, or VIMPAC's tokeniser of frames; saved with the model",
     )
     parser.add_argument(
         "--labels",
@@ -83,7 +85,7 @@ def convert_checkpoint(
         output: a folder that is absent or empty.
         license: of the weights; files with the names of an official release have its licence by default.
         source: where the file was published; likewise.
-        tokenizer: folder or Hub id of the text tower's tokenizer.
+        tokenizer: folder or Hub id of the text tower's tokenizer, or of VIMPAC's tokeniser of frames.
         labels: names of the classes of a classifier, in the order of its outputs.
         further_files: other files of the same weights, by the name that the method's conversion gives them.
 
@@ -107,7 +109,7 @@ def convert_checkpoint(
                 f"checkpoints of {method} have no {name} in a file of its own: leave --{name} out"
             )
     model = conversion.convert(checkpoint, **further_files)
-    known = official_source(folder, checkpoint.name)
+    known = official_source(method, checkpoint.name)
     origin = Origin(
         method=method,
         checkpoint=checkpoint.name,
@@ -156,9 +158,11 @@ def _make_processor(method: str, config: Any, tokenizer: str | None) -> Any:
     make = find_class(method, "Processor").from_config
     if tokenizer is None:
         return make(config)
-    if "tokenizer" not in inspect.signature(make).parameters:
-        raise InputError(f"{method} has no text tower: leave --tokenizer out")
-    return make(config, tokenizer=tokenizer)
+    # Of texts, or the model that makes codes of frames.
+    for name in ("tokenizer", "tokenizer_model"):
+        if name in inspect.signature(make).parameters:
+            return make(config, **{name: tokenizer})
+    raise InputError(f"{method} reads neither texts nor codes: leave --tokenizer out")
 
 
 def _name_classes(model: Any, labels: Sequence[str], processor: Any) -> None:

@@ -41,7 +41,8 @@ def run(args: argparse.Namespace) -> None:
         else:
             folder, size = _download(args.model, args.revision, Path(temporary))
         rows = describe_folder(folder)
-    rows.insert(2, ("weights", f"{size:,} bytes" if size else "none in this folder"))
+    place = [name for name, _ in rows].index("class") + 1
+    rows.insert(place, ("weights", f"{size:,} bytes" if size else "none in this folder"))
     table = Table(title=args.model, show_header=False, title_justify="left")
     for name, value in rows:
         table.add_row(name, value)
@@ -59,12 +60,13 @@ def describe_folder(folder: Path) -> list[tuple[str, str]]:
     description = describe_config(config)
     facts = method_facts(description.method)
     rows = [
-        ("method", f"{facts.name}: {facts.title}, arXiv:{facts.arxiv}" if facts.title else facts.name),
+        ("method", facts.name),
+        *((("paper", f"{facts.title}, arXiv:{facts.arxiv}"),) if facts.title else ()),
+        *((("idea", facts.summary),) if facts.summary else ()),
         ("class", f"{description.architecture}, {description.parameters:,} parameters"),
         *(("takes", text) for text in description.inputs),
         ("gives", _gives(description)),
-        ("for that", f"{description.feature_parameters:,} parameters"),
-        ("cost", f"{description.gflop:.1f} GFLOP ({description.gflop / 2:.1f} GMAC) a clip for the video"),
+        ("for these", f"{description.feature_parameters:,} parameters, {description.cost}"),
     ]
     if description.labels:
         shown = ", ".join(description.labels[:5])

@@ -10,7 +10,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models import tiny_ila, tiny_vimpac
 from models.tiny_stica import make_config
-from videossl_hf import STiCAConfig, STiCAForPreTraining, STiCAModel, TVTSConfig, cli
+from videossl_hf import (
+    DVAEConfig,
+    STiCAConfig,
+    STiCAForPreTraining,
+    STiCAModel,
+    TVTSConfig,
+    VIMPACConfig,
+    cli,
+)
 from videossl_hf.hub.description import describe_config
 from videossl_hf.hub.origin import Origin, write_origin
 
@@ -47,6 +55,22 @@ def test_a_model_with_text_is_described_too() -> None:
     assert described.parameters == 167_333_124
     assert described.inputs == ["video: 16 frames of 224x224", "text: up to 50 tokens"]
     assert described.gflop == pytest.approx(361.0, abs=0.1)
+
+
+def test_what_a_cost_does_not_count_is_said() -> None:
+    codes = describe_config(VIMPACConfig(architectures=["VIMPACForPreTraining"]))
+    assert (
+        codes.cost
+        == "64.9 GFLOP (two for a multiply-add) for the codes of a clip; its tokeniser's come on top"
+    )
+    assert codes.inputs == [
+        "video: 5 frames of 128x128 at 2 frames a second, as 16x16 codes of a tokeniser each"
+    ]
+    tokenizer = describe_config(DVAEConfig())
+    assert tokenizer.cost == "68.1 GFLOP (two for a multiply-add) a frame"
+    tiny = describe_config(tiny_vimpac.make_config(image_size=[32, 48]))
+    assert "frames of 32x48" in tiny.inputs[0]
+    assert not tiny.cost.startswith("0.0 ")
 
 
 def test_a_folder_is_described(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from torch import nn
 from transformers import FlavaImageCodebook, FlavaImageCodebookConfig
 
 from models import tiny_vimpac
+from videossl_hf.convert import convert_checkpoint
 from videossl_hf.errors import CheckpointError, InputError
 from videossl_hf.models.vimpac.configuration_dvae import DVAEConfig
 from videossl_hf.models.vimpac.conversion_dvae import (
@@ -158,6 +159,15 @@ def test_reads_pickled_modules_without_their_code(
         assert torch.equal(converted.state_dict()[name], value), name
     paths[1].unlink()
     assert not convert(paths[0]).config.use_decoder
+
+
+def test_the_official_file_brings_its_own_origin_and_licence(
+    model: DVAEModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pickled_module(official_state(model, "encoder"), tmp_path / "encoder.pkl", monkeypatch)
+    origin = convert_checkpoint("dvae", tmp_path / "encoder.pkl", tmp_path / "converted")
+    assert origin.source == "https://github.com/openai/DALL-E"
+    assert origin.license == "modified-mit"
 
 
 class Command:

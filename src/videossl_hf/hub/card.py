@@ -22,11 +22,12 @@ from jinja2 import Environment, StrictUndefined
 from ..errors import ConfigurationError, DataError, InputError, OutputError
 from ..evaluation.fingerprint import model_fingerprint
 from ..evaluation.results import Figure, Result, read_results
+from ..models.vimpac.tokenizer_file_vimpac import TOKENIZER_FILE
 from ..registry import COMPANIONS, METHODS, class_prefix, find_class, has_class
 from .description import ModelDescription, describe_config, method_of
 from .facts import method_facts, planned_checkpoint
 from .origin import hub_license, read_origin
-from .published_code import EXAMPLE_CLIP, custom_pipelines
+from .published_code import EXAMPLE_CLIP, custom_pipelines, lacks_tokenizer
 
 __all__ = ["add_arguments", "check_figures", "read_config", "render_card", "render_planned_card", "run"]
 
@@ -142,6 +143,8 @@ def render_card(folder: str | Path, model_id: str, license: str | None = None) -
     context = {
         "model_id": model_id,
         "origin": origin,
+        "bare": lacks_tokenizer(config, folder),
+        "tokenizer": TOKENIZER_FILE if (folder / TOKENIZER_FILE).exists() else None,
         "results": rows,
         "baselines": baselines,
         "procedure": _procedure(recipe),
@@ -202,6 +205,8 @@ def _render(config: Any, license: str | None, context: dict[str, Any]) -> str:
     absent: dict[str, Any] = {
         "planned": None,
         "origin": None,
+        "bare": False,
+        "tokenizer": None,
         "baselines": False,
         "procedure": [],
         "runtime": None,
@@ -210,7 +215,7 @@ def _render(config: Any, license: str | None, context: dict[str, Any]) -> str:
     model_id, rows, planned = context["model_id"], context["results"], context["planned"]
     licensed: dict[str, Any] = hub_license(license)
     task = "video-classification" if description.labels else "feature-extraction"
-    pipelines = custom_pipelines(config)
+    pipelines = {} if context["bare"] else custom_pipelines(config)
     data = ModelCardData(
         **licensed,
         library_name="transformers",
@@ -230,6 +235,7 @@ def _render(config: Any, license: str | None, context: dict[str, Any]) -> str:
     title = f"{facts.name}: {model_id.split('/')[-1]}"
     stated = license or ("to be stated with the weights" if planned else "not stated")
     context |= {"facts": facts, "description": description, "method": method, "example": EXAMPLE_CLIP}
+    context["pipelines"] = pipelines
     context |= {"title": title, "license_text": stated, "card_data": data.to_yaml()}
     usage = [_fill(f"usage_{name}.md", context) for name in _usages(description, pipelines)]
     text = _fill("card.md", context | {"usage": "\n".join(usage)})

@@ -15,11 +15,20 @@ from typing import Any
 
 from ..data.sounding_shapes.clips import ClipSettings, draw_clip, render_frames, render_sound
 from ..data.writer import encode_video
+from ..models.vimpac.tokenizer_file_vimpac import TOKENIZER_FILE
 from ..registry import METHODS, find_class, has_class
 from ..remote_code import flatten_closure
-from .description import method_of
+from .description import method_of, takes_codes
 
-__all__ = ["EXAMPLE_CLIP", "HANDLER", "custom_pipelines", "example_clip", "pipeline_code", "requirements"]
+__all__ = [
+    "EXAMPLE_CLIP",
+    "HANDLER",
+    "custom_pipelines",
+    "example_clip",
+    "lacks_tokenizer",
+    "pipeline_code",
+    "requirements",
+]
 
 PACKAGE = __package__.split(".")[0]
 HANDLER = Path(__file__).parent / "templates" / "handler.py"
@@ -44,13 +53,19 @@ def custom_pipelines(config: Any) -> dict[str, dict[str, Any]]:
     if method not in METHODS:
         return {}
     tasks = [(*_FEATURES, "AutoModel")]
-    reads = hasattr(find_class(method, "Model"), "get_text_features") and getattr(config, "use_text", True)
-    if reads:
+    has_text = getattr(config, "use_text", getattr(config, "has_text", True))
+    if has_text and hasattr(find_class(method, "Model"), "get_text_features"):
         tasks.append((*_ZERO_SHOT, "AutoModel"))
     architecture = (getattr(config, "architectures", None) or [""])[0]
     if architecture.endswith("ForVideoClassification") and has_class(method, "ForVideoClassification"):
         tasks.append((*_CLASSES, "AutoModelForVideoClassification"))
     return {task: {"impl": impl, "pt": [auto], "type": "multimodal"} for task, impl, auto in tasks}
+
+
+def lacks_tokenizer(config: Any, folder: Path) -> bool:
+    """Whether a saved model takes codes of frames and its folder does not hold what makes them of a video."""
+    method = method_of(config)
+    return takes_codes(method) and not (folder / TOKENIZER_FILE).exists()
 
 
 def pipeline_code(pipelines: dict[str, dict[str, Any]]) -> dict[str, str]:

@@ -27,6 +27,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import CheckpointError, ConfigurationError, DataError, InputError
 from ..evaluation.results import read_results
+from ..models.vimpac.tokenizer_file_vimpac import TOKENIZER_FILE
 from .card import check_figures, read_config, render_card
 from .origin import hub_license, read_origin
 from .published_code import (
@@ -34,6 +35,7 @@ from .published_code import (
     HANDLER,
     custom_pipelines,
     example_clip,
+    lacks_tokenizer,
     pipeline_code,
     requirements,
 )
@@ -47,7 +49,7 @@ PUBLISHED = (
     "model.safetensors",
     "model-*-of-*.safetensors",
     "model.safetensors.index.json",
-    "dvae.safetensors",  # the tokeniser of a model of codes
+    TOKENIZER_FILE,
     "processor_config.json",
     "preprocessor_config.json",
     "video_preprocessor_config.json",
@@ -112,6 +114,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """`videossl push`: list the files, publish and verify them."""
     upload = plan_upload(args.folder, args.repository, args.license)
+    if args.space and lacks_tokenizer(read_config(args.folder), args.folder):
+        raise InputError(
+            f"a Space shows videos, and {args.folder} has no tokeniser ({TOKENIZER_FILE}) to make codes of "
+            "them: save the processor with one, or leave --space out"
+        )
     total = sum(map(upload.size, upload.files))
     print(f"{len(upload.files)} files, {total:,} bytes, for {args.repository}:")
     for path in sorted(upload.files):
@@ -258,8 +265,9 @@ def _check_complete(folder: Path, chosen: list[str]) -> None:
 
 def _add_code(folder: Path, files: dict[str, Path | bytes]) -> None:
     """Add the pipelines, and what an endpoint needs, to the files of a model that pipelines can use."""
-    pipelines = custom_pipelines(read_config(folder))
-    if not pipelines:
+    config = read_config(folder)
+    pipelines = custom_pipelines(config)
+    if not pipelines or lacks_tokenizer(config, folder):
         return
     for name, text in pipeline_code(pipelines).items():
         if name in files and (folder / name).read_text(encoding="utf-8") != text:
