@@ -71,6 +71,8 @@ def test_a_clip_gets_classes_neighbours_a_picture_and_times(
     assert answer.timing.count(" s") == 3
     # Without a transcript TVTS has nothing to sort, and a classifier has no generator any more.
     assert bool(answer.note) == (name in ("tvts", "classifier")), answer.note
+    assert answer.caption.endswith(".")
+    assert demonstration.reads(models[name]) == (name in ("tvts", "ila"))
 
 
 def test_the_nearest_clip_of_a_clip_of_the_gallery_is_itself(
@@ -90,6 +92,8 @@ def test_a_model_that_reads_takes_names_and_a_transcript(
     answer = demonstration.answer(clip, models["tvts"], "moves left, grows , ", told)
     assert set(answer.classes) == {"moves left", "grows"}
     assert answer.note == ""
+    named = demonstration.answer(clip, models["ila"], "swim, fly")
+    assert set(named.classes) == {"swim", "fly"}, "names that are asked for, not those of the classifier"
     wrong = demonstration.answer(clip, models["tvts"], transcript=tmp_path / "told.exe")
     assert ".vtt" in wrong.note
 

@@ -21,6 +21,8 @@ from webdriver import browser, has_browser
 
 pytestmark = pytest.mark.slow
 
+TEXTS = "[...document.querySelectorAll('#texts')].filter(e => e.offsetHeight > 0)"
+
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
@@ -77,6 +79,14 @@ def test_a_real_clip_gets_its_answer(page: str, clip_with_sound: Path, tmp_path:
         assert window.wait_for(shown) >= 4
         assert window.wait_for("return document.querySelector('#picture img')?.naturalWidth") > 300
         assert "%" in window.run("return document.querySelector('#classes').innerText")
+        assert "Rows are moments of the clip" in window.run(
+            "return document.querySelector('#caption').innerText"
+        )
+        clips = "const e = document.querySelector('#nearest .grid-wrap')"
+        assert window.run(f"{clips}; return e.scrollHeight - e.clientHeight") <= 2, "no clip is hidden"
+        wide = "document.documentElement"
+        assert window.run(f"return {wide}.scrollWidth <= {wide}.clientWidth"), "nothing lies beside the page"
+        assert window.run(f"return {TEXTS}.length") == 0, "this model reads no names"
         screenshot = Path(os.environ.get("VIDEOSSL_SCREENSHOT", tmp_path / "space.png"))
         window.screenshot(screenshot)
         assert screenshot.stat().st_size > 20_000

@@ -26,18 +26,28 @@ from .errors import DependencyError, InputError, VideoSSLError
 from .evaluation.features import embed
 from .evaluation.loading import load_model, load_processor
 from .evaluation.text_features import class_features
-from .visualize.command import shown_frames, visualize
+from .hub.published_code import custom_pipelines
+from .visualize.command import explanation, shown_frames, visualize
 from .visualize.film_strip import film_strip
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Answer", "Demonstration", "build_app"]
+__all__ = ["STYLE", "Answer", "Demonstration", "build_app"]
 
 NEAREST = 4
+EXAMPLES = 6
 LOADED_AT_A_TIME = 2
 USUAL_TEMPERATURE = 0.01  # of texts; CLIP's
 TRANSCRIPTS = (".vtt", ".srt", ".json")
+STYLE = """
+#picture img { padding-top: 2.5rem; }
+#nearest .grid-wrap { height: auto; min-height: 0; overflow: hidden; }
+@media (max-width: 640px) {
+  #nearest .grid-container { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+}
+"""
+"""Of the page: room for the picture's buttons; a gallery as high as its clips, two a row on a telephone."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,7 @@ class Answer:
         classes_from: where they come from, in words.
         nearest: clips of the gallery and what is written below them, the nearest first.
         picture: the method's own, or the frames that the model sees.
+        caption: what is to be seen in it.
         note: why it is not the method's own; empty if it is.
         timing: seconds by what they were spent on, in words.
     """
@@ -57,6 +68,7 @@ class Answer:
     classes_from: str
     nearest: list[tuple[str, str]]
     picture: Image
+    caption: str
     note: str
     timing: str
 
@@ -66,7 +78,9 @@ class _Checkpoint:
 
     def __init__(self, name: str, gallery: Sequence[Path]) -> None:
         self.name = name
-        architecture = (AutoConfig.from_pretrained(name).architectures or [""])[0]
+        config = AutoConfig.from_pretrained(name)
+        architecture = (config.architectures or [""])[0]
+        self.caption = explanation(config.model_type)
         self.processor = load_processor(name)
         self.classifier = None
         if architecture.endswith("ForVideoClassification"):
@@ -137,22 +151,26 @@ class Demonstration:
         order = similarities.argsort(descending=True)[:NEAREST].tolist()
         nearest = [(str(self.clips[row]), f"{self.labels[row]}, {similarities[row]:.2f}") for row in order]
         timing = "decoding {:.2f} s, model {:.2f} s, picture {:.2f} s".format(*spent)
-        return Answer(classes, source, nearest, picture, note, timing)
+        return Answer(classes, source, nearest, picture, loaded.caption, note, timing)
+
+    def reads(self, checkpoint: str) -> bool:
+        """Whether a checkpoint compares clips with texts, by its configuration alone."""
+        return "zero-shot-video-classification" in custom_pipelines(AutoConfig.from_pretrained(checkpoint))
 
     @torch.no_grad()
     def _classes(
         self, loaded: _Checkpoint, inputs: Tensor, names: Sequence[str], similarities: Tensor
     ) -> tuple[dict[str, float], str]:
-        if loaded.classifier is not None:
-            scores = embed(loaded.classifier, inputs, space="probabilities")[0]
-            known = loaded.classifier.config.id2label
-            return {str(known[place]): float(score) for place, score in enumerate(scores)}, "the classifier"
-        if names and hasattr(loaded.model, "get_text_features"):
+        if names and self.reads(loaded.name):
             classes = class_features(loaded.model, loaded.processor, names)
             video = F.normalize(embed(loaded.model, inputs, space="text"), dim=1)
             temperature = getattr(loaded.model.config, "temperature", USUAL_TEMPERATURE)
             scores = (video @ classes.T / temperature).softmax(dim=1)[0]
             return dict(zip(names, scores.tolist(), strict=True)), "the names, read by the model"
+        if loaded.classifier is not None:
+            scores = embed(loaded.classifier, inputs, space="probabilities")[0]
+            known = loaded.classifier.config.id2label
+            return {str(known[place]): float(score) for place, score in enumerate(scores)}, "the classifier"
         votes = Counter(self.labels[row] for row in similarities.argsort(descending=True)[:NEAREST].tolist())
         shares = {name: count / votes.total() for name, count in votes.most_common()}
         return shares, f"the {votes.total()} nearest clips of the gallery"
@@ -193,40 +211,54 @@ def build_app(checkpoints: Sequence[str], gallery: Path) -> Any:
         ) from error
     demonstration = Demonstration(checkpoints, gallery)
 
-    def look(clip: str | None, checkpoint: str, labels: str, transcript: str | None) -> tuple[Any, ...]:
+    def look(
+        clip: str | None, checkpoint: str, labels: str | None, transcript: str | None
+    ) -> tuple[Any, ...]:
         if clip is None:
             raise gr.Error("choose or record a clip first")
         try:
-            answer = demonstration.answer(clip, checkpoint, labels, transcript)
+            answer = demonstration.answer(clip, checkpoint, labels or "", transcript)
         except VideoSSLError as error:
             raise gr.Error(str(error)) from error
-        below = f"Classes by {answer.classes_from}. {answer.timing}."
+        caption = answer.caption
         if answer.note:
-            below += f"\n\nNo picture of the method's own: {answer.note}"
-        return answer.classes, answer.nearest, answer.picture, below
+            caption = f"The frames that the model sees; no picture of the method's own: {answer.note}"
+        below = f"Classes by {answer.classes_from}; {answer.timing}."
+        return below, answer.classes, answer.nearest, answer.picture, caption
 
+    def ask(checkpoint: str) -> Any:
+        return gr.update(visible=demonstration.reads(checkpoint))
+
+    first = demonstration.checkpoints[0]
     with gr.Blocks(title="videossl-hf") as app:
         gr.Markdown(
             "# What a video model sees\nA clip, its classes, what lies near it, and the method's own picture."
         )
         with gr.Row():
             with gr.Column():
-                clip = gr.Video(label="Clip", sources=["upload", "webcam"], elem_id="clip")
+                clip = gr.Video(show_label=False, sources=["upload", "webcam"], elem_id="clip")
+                gr.Examples([str(path) for path in demonstration.clips[:EXAMPLES]], clip)
                 checkpoint = gr.Dropdown(
-                    demonstration.checkpoints, value=demonstration.checkpoints[0], label="Checkpoint"
+                    demonstration.checkpoints, value=first, label="Checkpoint", elem_id="checkpoint"
                 )
-                labels = gr.Textbox(
-                    label="Names of classes, for models that read", placeholder="pouring, cutting"
-                )
-                transcript = gr.File(label="Transcript, for TVTS", file_types=list(TRANSCRIPTS), height=130)
+                with gr.Column(visible=demonstration.reads(first), elem_id="texts") as texts:
+                    labels = gr.Textbox(
+                        label="Names of classes, for this model to read", placeholder="pouring, cutting"
+                    )
+                    gr.Markdown("Transcript of what is said, for the picture of TVTS")
+                    transcript = gr.File(show_label=False, file_types=list(TRANSCRIPTS), height=130)
                 button = gr.Button("Look", variant="primary", elem_id="look")
-                gr.Examples([str(path) for path in demonstration.clips[:NEAREST]], clip)
             with gr.Column():
-                classes = gr.Label(label="Classes", num_top_classes=5, elem_id="classes")
+                below = gr.Markdown("Choose or record a clip, then press Look.", elem_id="below")
+                classes = gr.Label(show_label=False, num_top_classes=5, elem_id="classes")
+                gr.Markdown("### Nearest clips of the gallery\nWith their class and cosine similarity.")
                 nearest = gr.Gallery(
-                    label="Nearest clips of the gallery", columns=NEAREST, height=195, elem_id="nearest"
+                    show_label=False, columns=NEAREST, height="auto", buttons=[], elem_id="nearest"
                 )
-                picture = gr.Image(label="The method's picture", elem_id="picture")
-                below = gr.Markdown(elem_id="below")
-        button.click(look, [clip, checkpoint, labels, transcript], [classes, nearest, picture, below])
+                gr.Markdown("### The method's picture")
+                picture = gr.Image(show_label=False, buttons=["download", "fullscreen"], elem_id="picture")
+                caption = gr.Markdown(elem_id="caption")
+        checkpoint.change(ask, checkpoint, texts)
+        answers = [below, classes, nearest, picture, caption]
+        button.click(look, [clip, checkpoint, labels, transcript], answers)
     return app

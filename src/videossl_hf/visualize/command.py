@@ -1,8 +1,9 @@
 """`videossl visualize MODEL CLIP...`: what a model sees of a clip, as a picture.
 
-A method with a picture of its own has a file `picture_<method>.py` here. Its `painter(name, revision)` gives
-a function that makes a picture of frames, `pixel_values_videos`, and the clip itself, beside which more may
-lie (a transcript). For any other method the picture is the film strip of the frames that the processor takes.
+A method with a picture of its own has a file `picture_<method>.py` here. Its `EXPLANATION` says what is to
+be seen, and its `painter(name, revision)` gives a function that makes a picture of frames,
+`pixel_values_videos`, and the clip itself, beside which more may lie (a transcript). For any other method the
+picture is the film strip of the frames that the processor takes.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from .theme import LIGHT
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["add_arguments", "run", "visualize"]
+__all__ = ["add_arguments", "explanation", "run", "shown_frames", "visualize"]
 
 FORMATS = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -65,9 +66,8 @@ def visualize(name: str, clips: list[Any], revision: str | None = None) -> Image
     """
     processor = load_processor(name, revision=revision)
     method = AutoConfig.from_pretrained(name, revision=revision).model_type
-    paint = None
-    if find_spec(f"{__package__}.picture_{method}") is not None:
-        paint = importlib.import_module(f".picture_{method}", __package__).painter(name, revision)
+    own = _own_picture(method)
+    paint = None if own is None else own.painter(name, revision)
     rows = []
     for clip in clips:
         frames = shown_frames(processor.video_processor, clip)
@@ -76,6 +76,18 @@ def visualize(name: str, clips: list[Any], revision: str | None = None) -> Image
         else:
             rows.append(paint(frames, processor.video_processor.pixels(clip), clip))
     return _stack(rows)
+
+
+def explanation(method: str) -> str:
+    """What is to be seen in the picture of a method."""
+    own = _own_picture(method)
+    return "The frames that the model sees." if own is None else own.EXPLANATION
+
+
+def _own_picture(method: str) -> Any:
+    if find_spec(f"{__package__}.picture_{method}") is None:
+        return None
+    return importlib.import_module(f".picture_{method}", __package__)
 
 
 def shown_frames(video_processor: Any, clip: Any) -> np.ndarray:

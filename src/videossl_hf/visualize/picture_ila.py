@@ -17,8 +17,12 @@ from .theme import LIGHT
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["aligned_strip", "painter", "point_places"]
+__all__ = ["EXPLANATION", "aligned_strip", "painter", "point_places"]
 
+EXPLANATION = (
+    "The clip once a block of the network: the masks darken what they take away, the points are the "
+    "alignment's."
+)
 HEIGHT, GAP, CAPTION = 96, 3, 18
 DARKEST = 0.25
 """Brightness of a patch that a mask takes away."""
@@ -44,7 +48,7 @@ def painter(name: str, revision: str | None = None) -> Callable[[np.ndarray, Ten
             aligned_strip(frames, masks[0], points[0], caption=f"block {number} of {blocks}")
             for number, (masks, points) in enumerate(zip(output.masks, output.points, strict=True), 1)
         ]
-        legend = "ring: where the frame meets the next one; cross: where it meets the one before"
+        legend = "ring: place that meets the next frame; cross: the one before"
         picture = Image.new("RGB", (rows[0].width, CAPTION + sum(row.height for row in rows)), LIGHT.surface)
         _write(picture, legend, 1)
         top = CAPTION

@@ -20,8 +20,12 @@ from .spectrogram_image import spectrogram_image
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["painter", "sound_vision_map"]
+__all__ = ["EXPLANATION", "painter", "sound_vision_map"]
 
+EXPLANATION = (
+    "Rows are moments of the clip, columns are sounds: the bluer a cell, the better the two fit. The best "
+    "sound of each moment is ringed, green where it is its own. Without sound: the frames."
+)
 MOST_MOMENTS = 8
 
 

@@ -26,8 +26,12 @@ from .theme import LIGHT
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Sorting", "painter", "sorting_picture"]
+__all__ = ["EXPLANATION", "Sorting", "painter", "sorting_picture"]
 
+EXPLANATION = (
+    "The clip on its time line, then what is said, shuffled: where the model puts each script, and which "
+    "frames it attends to."
+)
 HEIGHT, GAP, LINE, ROW, TEXT_WIDTH = 72, 3, 18, 58, 250
 
 

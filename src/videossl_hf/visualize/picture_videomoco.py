@@ -18,7 +18,9 @@ from .scored_strip import scored_strip
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["painter"]
+__all__ = ["EXPLANATION", "painter"]
+
+EXPLANATION = "The frames with the generator's scores; those that it drops are crossed out."
 
 
 def painter(name: str, revision: str | None = None) -> Callable[[np.ndarray, Tensor, Any], Image]:

@@ -19,7 +19,9 @@ from .theme import LIGHT
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["painter"]
+__all__ = ["EXPLANATION", "painter"]
+
+EXPLANATION = "From above: the clip, its codes, what a mask hides of them, and what the model puts there."
 
 _TEXT = 18
 _HIDDEN = np.array([132, 140, 158], np.uint8)
