@@ -15,7 +15,14 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from distributed import run_processes
-from videossl_hf.nn.lean_linear import activation_linear, norm_and_linear, norm_linear
+from videossl_hf.nn import lean_linear
+from videossl_hf.nn.lean_linear import (
+    activation_linear,
+    lean_norm,
+    norm_and_linear,
+    norm_linear,
+    plain_linear,
+)
 from videossl_hf.nn.mlp import Mlp
 from videossl_hf.nn.multiply import multiply
 from videossl_hf.nn.quick_gelu import QuickGELU
@@ -132,6 +139,32 @@ def test_the_norm_and_the_activation_are_not_kept(autocast: bool) -> None:
     casts = 2 * (block.mlp.fc1.weight.numel() + block.mlp.fc2.weight.numel()) if autocast else 0
     statistics = 2 * 4 * x.shape[0] * x.shape[1]
     assert kept == x.numel() * 4 + 4 * x.numel() * width + statistics + casts
+
+
+def test_a_linear_layer_behind_a_norm_does_not_keep_it() -> None:
+    norm, linear = nn.LayerNorm(32), nn.Linear(32, 8)
+    parameters = [*norm.parameters(), *linear.parameters()]
+    x, found = tokens(32), []
+    kept = kept_bytes(lambda: plain_linear(lean_norm(x, norm), linear), parameters)
+    assert kept == x.numel() * 4 + 2 * 4 * x.shape[0] * x.shape[1]
+    for y in (plain_linear(lean_norm(x, norm), linear), linear(norm(x))):
+        found.append([y, *torch.autograd.grad(y.square().sum(), [x, *parameters])])
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("frozen", ["nothing", "x", "linear"])
+def test_what_is_large_is_activated_in_parts(frozen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    linear, x, found = nn.Linear(6, 4), tokens().detach(), []
+    linear.requires_grad_(frozen != "linear")
+    for size in (lean_linear._PART, 3 * 6 * 4):  # the rows of two fives: all, or three together
+        monkeypatch.setattr(lean_linear, "_PART", size)
+        linear.zero_grad()
+        x = x.detach().requires_grad_(frozen != "x")
+        y = activation_linear(x, nn.GELU(), linear)
+        y.square().sum().backward()
+        found.append([y, *(g for g in (x.grad, linear.weight.grad, linear.bias.grad) if g is not None)])
+    assert len(found[0]) == {"nothing": 4, "x": 3, "linear": 2}[frozen]
+    torch.testing.assert_close(*found)
 
 
 def test_a_backward_pass_may_be_taken_twice_and_for_some_inputs_alone() -> None:

@@ -14,7 +14,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from ...errors import InputError
 from ...nn.attention import attend, split_heads
 from ...nn.batch_norm import BatchNorm1d
-from ...nn.lean_linear import activation_linear, norm_and_linear, plain_linear
+from ...nn.lean_linear import activation_linear, lean_norm, norm_and_linear, plain_linear
 from ...nn.mlp import Mlp
 from .configuration_vimpac import AXES, VIMPACConfig
 from .positions_vimpac import VIMPACPositions
@@ -169,7 +169,7 @@ class VIMPACLayer(GradientCheckpointingLayer):
             before = step.norm
         normed, inner = norm_and_linear(hidden, self.norm if self.pre_norm else before, self.mlp.fc1)
         output = self.dropout(activation_linear(inner, self.mlp.activation, self.mlp.fc2))
-        return hidden + output if self.pre_norm else self.norm(normed + output)
+        return hidden + output if self.pre_norm else lean_norm(normed + output, self.norm)
 
 
 class VIMPACEmbeddings(nn.Module):

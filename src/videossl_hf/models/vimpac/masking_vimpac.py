@@ -4,7 +4,8 @@ A mask is an int32 tensor of the shape of the codes: `NOT_MASKED` where nothing 
 the code stays but is to be predicted, else the id that stands in the code's place. Masks are drawn on the
 host, for all clips of a batch at once and from uniform random numbers that the caller may draw for every
 sample by itself; nothing here depends on the codes, so that it works before they exist. Blocks are placed by
-NumPy, whose operations on such small arrays start sooner than torch's.
+NumPy, whose operations on such small arrays start sooner than torch's, with the clips along the last axis of
+its arrays, since its loops are slow over short ones.
 """
 
 from __future__ import annotations
@@ -88,8 +89,10 @@ def make_masks(config: VIMPACConfig, draws: MaskDraws, grid: tuple[int, int, int
 
 
 def _hide(hidden: Tensor, mask_code: int) -> Tensor:
-    """`mask_code` where hidden, else `NOT_MASKED`, which is all bits: several times faster than `where`."""
-    is_shown = hidden.numpy().view(np.int8) - np.int8(1)  # 0 or all bits
+    """`mask_code` where hidden, else `NOT_MASKED`, which is all bits: several times faster than `where`.
+    `hidden` is used up."""
+    is_shown = hidden.numpy().view(np.int8)
+    is_shown -= np.int8(1)  # 0 or all bits
     masks = is_shown.astype(np.int32)
     masks |= np.int32(mask_code)
     return torch.from_numpy(masks)
@@ -110,21 +113,21 @@ def place_boxes(numbers: Tensor, grid: tuple[int, int, int]) -> Tensor:
     if min(grid) < 2:
         raise InputError(f"blocks need at least two frames, rows and columns; the codes are {grid}")
     size, longest = _sides(grid)
-    values = numbers.numpy()
+    values = np.ascontiguousarray(numbers.numpy().reshape(-1, *numbers.shape[-2:]).T)
     boxes = np.empty(values.shape, np.int16)
-    lengths = (values[..., :3] * longest).astype(np.int16)
+    lengths = (values[:3] * longest).astype(np.int16)
     lengths += 1
-    boxes[..., 0::2] = values[..., 3:] * (size + 1 - lengths)
-    np.add(boxes[..., 0::2], lengths, out=boxes[..., 1::2])
-    return torch.from_numpy(boxes)
+    boxes[0::2] = values[3:] * (size + 1 - lengths)
+    np.add(boxes[0::2], lengths, out=boxes[1::2])
+    return torch.from_numpy(boxes.T).reshape(numbers.shape)
 
 
 @functools.cache
-def _sides(grid: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """How many places there are along each axis, and the longest side of a block."""
+def _sides(grid: tuple[int, int, int]) -> tuple[np.ndarray, ...]:
+    """How many places there are along each axis, and the longest side of a block: `(3, 1, 1)`."""
     frames, rows, columns = grid
     longest = (2 * frames // 3, rows // 2, columns // 2)
-    return np.array(grid, np.float32), np.array(longest, np.float32)
+    return tuple(np.array(sides, np.float32).reshape(3, 1, 1) for sides in (grid, longest))
 
 
 def cover(boxes: Tensor, grid: tuple[int, int, int]) -> Tensor:
@@ -143,17 +146,23 @@ def cover(boxes: Tensor, grid: tuple[int, int, int]) -> Tensor:
         return cover(boxes[..., :_BITS, :], grid) | rest
     frames, height, width = grid
     side = -(-max(grid) // _BYTES) * _BYTES
-    corners = boxes.numpy()
+    corners = boxes.numpy().reshape(-1, blocks, 6).T
     # Eight places at a time, a byte each: which box covers them along each axis, and then together.
-    between = corners[..., 0::2].astype(np.intp) * (side + 1) + corners[..., 1::2]
-    lines = _lines(side)[between] << np.arange(blocks)[:, None, None]
-    along = np.bitwise_or.reduce(lines, axis=-3)
+    between = corners[0::2].astype(np.intp)
+    between *= side + 1
+    between += corners[1::2]
+    lines = _lines(side)[between]
+    lines <<= np.arange(blocks)[:, None, None]
+    along = np.bitwise_or.reduce(lines, axis=1)
     of_byte = along.view(np.int8)
-    time = of_byte[..., 0, :frames].astype(np.int64) * _ALL_BYTES
-    rows = of_byte[..., 1, :height].astype(np.int64) * _ALL_BYTES
-    of_frame = rows[..., None] & along[..., None, 2, :]
-    covering = time[..., None, None] & of_frame[..., None, :, :]
-    return torch.from_numpy(covering.view(np.int8)[..., :width])
+    time = of_byte[0, :, :frames].astype(np.int64) * _ALL_BYTES
+    rows = of_byte[1, :, :height].astype(np.int64) * _ALL_BYTES
+    of_frame = np.empty((*rows.shape, along.shape[-1]), np.int64)
+    for eight in range(along.shape[-1]):
+        np.bitwise_and(rows, along[2, :, eight, None], out=of_frame[..., eight])
+    covering = time[..., None, None] & of_frame[:, None]
+    found = torch.from_numpy(covering.view(np.int8)[..., :width])
+    return found.reshape(*boxes.shape[:-2], *grid)
 
 
 @functools.cache

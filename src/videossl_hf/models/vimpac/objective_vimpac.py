@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...nn.distributed import all_reduce_sum, gather, process_count, process_index
+from ...nn.lean_cross_entropy import summed_cross_entropy
 from .masking_vimpac import IGNORED
 
 
@@ -44,7 +45,7 @@ def masked_token_loss(logits: Tensor, labels: Tensor, over_all_processes: bool =
     counts = torch.zeros(logits.shape[-1], dtype=dtype, device=logits.device)
     counts = counts.scatter_add(0, labels.clamp_min(0), asked.to(dtype))
     rare = asked & (labels != counts.argmax())
-    loss = F.cross_entropy(logits.to(dtype), labels, ignore_index=IGNORED, reduction="sum")
+    loss = summed_cross_entropy(logits, labels, IGNORED)
     divisor = count
     if over_all_processes and process_count() > 1:
         divisor = all_reduce_sum(count) / process_count()

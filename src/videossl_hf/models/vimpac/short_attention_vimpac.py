@@ -1,14 +1,15 @@
 """VIMPAC's axial attention on a CPU in training: all axes of a step at once, by plain batched products.
 
 Rows of 6 to 33 tokens are too short for the fused kernel of scaled dot-product attention, whose backward
-pass in bfloat16 alone takes a third of a training step. Here the rows are laid out once, and kept, as three
-runs of small matrices; every product reads and writes those, and gradients go straight to where the
-projection wants them, without tensors of zeros for each slice.
+pass in bfloat16 alone takes a third of a training step. Here the rows are laid out as runs of small matrices;
+every product reads and writes those, and gradients go straight to where the projection wants them, without
+tensors of zeros for each slice. Kept are the projections and the probabilities: the rows are laid out again
+in the backward pass, and one product gives the result again, so that the next linear layer need not keep it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -50,9 +51,15 @@ def _cls(x: Tensor) -> Tensor:
     return x[:, 0].movedim(1, 0)[:, :, None, None]
 
 
-def _rows(places: Tensor, cls: Tensor) -> Tensor:
-    """`(batch, rows, rows', heads, length, head_dim)` with CLS before each row, one behind the other:
-    `(batch * rows * rows' * heads, 1 + length, head_dim)`."""
+def _rows(x: Tensor, grid: tuple[int, int, int], axis: int) -> Iterator[Tensor]:
+    """Of each part of `(batch, 1 + places, parts, heads, head_dim)` the rows along an axis, each with CLS
+    before it, one behind the other: `(batch * rows * rows' * heads, 1 + length, head_dim)`."""
+    for places, cls in zip(_places(x, grid, axis), _cls(x), strict=True):
+        yield _join(places, cls)
+
+
+def _join(places: Tensor, cls: Tensor) -> Tensor:
+    """Rows of the places `(batch, rows, rows', heads, length, head_dim)` and of what stands before each."""
     *outer, length, head_dim = places.shape
     rows = places.new_empty(*outer, 1 + length, head_dim)
     rows[..., 1:, :] = places
@@ -60,68 +67,97 @@ def _rows(places: Tensor, cls: Tensor) -> Tensor:
     return rows.flatten(0, 3)
 
 
+def _applied(weights: Tensor, kept: Tensor | None, dropout: float) -> Tensor:
+    """Weights of which some have been dropped, as `native_dropout` has scaled them."""
+    if kept is None:
+        return weights
+    return weights * kept * (1 / (1 - dropout) if dropout < 1 else 0.0)
+
+
+def _mix(
+    weights: Tensor,
+    value: Tensor,
+    row_weights: Tensor | None,
+    target: Tensor,
+    grid: tuple[int, int, int],
+    axis: int,
+) -> None:
+    """Products of weights and values, and the mean of CLS over all rows, written into `target`
+    `(batch, 1 + places, 1, heads, head_dim)`."""
+    places = _places(target, grid, axis)
+    result = (weights @ value).view(*places.shape[:-2], -1, places.shape[-1])
+    places.copy_(result[..., 1:, :])
+    of_cls = result[..., 0, :]
+    if row_weights is None:
+        of_cls = of_cls.mean((2, 3), keepdim=True)
+    else:
+        of_cls = (of_cls * row_weights[None, ..., None, None]).sum((2, 3), keepdim=True)
+    _cls(target).copy_(of_cls)
+
+
+def _mix_again(ctx: Any) -> Tensor:
+    """The result once more."""
+    qkv, *saved = ctx.saved_tensors
+    parts = qkv.view(ctx.shape)
+    mixed = qkv.new_empty(parts[:, :, :, :1].shape)
+    for number, axis in enumerate(ctx.axes):
+        weights, kept, row_weights = saved[3 * number : 3 * number + 3]
+        (value,) = _rows(parts[:, :, number, 2:], ctx.grid, axis)
+        _mix(_applied(weights, kept, ctx.dropout), value, row_weights, mixed[:, :, number], ctx.grid, axis)
+    return mixed.view(*qkv.shape[:2], -1)
+
+
 class _AttendAxes(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, qkv: Tensor, grid: tuple[int, int, int], axes: Sequence[Axis], head_dim: int, dropout: float
     ) -> Tensor:
-        batch, tokens = qkv.shape[:2]
-        parts = qkv.view(batch, tokens, len(axes), 3, -1, head_dim)
-        mixed = qkv.new_empty(batch, tokens, len(axes), 1, parts.shape[4], head_dim)
+        parts = qkv.view(*qkv.shape[:2], len(axes), 3, -1, head_dim)
+        mixed = qkv.new_empty(parts[:, :, :, :1].shape)
         saved: list[Tensor | None] = []
         for number, (axis, scores, row_weights) in enumerate(axes):
-            source, target = parts[:, :, number], mixed[:, :, number]
-            places = _places(source, grid, axis)
-            *outer, length, _ = places.shape[1:]
-            query, key, value = (_rows(place, cls) for place, cls in zip(places, _cls(source), strict=True))
-            found = query.new_empty(len(query), 1 + length, 1 + length)
+            query, key, value = _rows(parts[:, :, number], grid, axis)
+            length = query.shape[1]
+            found = query.new_empty(len(query), length, length)
             torch.baddbmm(found, query, key.transpose(1, 2), beta=0, alpha=head_dim**-0.5, out=found)
             if scores is not None:
-                found.view(len(scores), -1, 1 + length, 1 + length).add_(scores)
-            weights = found.softmax(-1)
-            applied, kept = weights, None
+                found.view(len(scores), -1, length, length).add_(scores)
+            applied = weights = found.softmax(-1)
+            kept = None
             if dropout:
                 applied, kept = torch.native_dropout(weights, dropout, True)
-            result = (applied @ value).view(1, *outer, 1 + length, head_dim)
-            _places(target, grid, axis).copy_(result[..., 1:, :])
-            of_cls = result[..., 0, :]
-            if row_weights is None:
-                of_cls = of_cls.mean((2, 3), keepdim=True)
-            else:
-                of_cls = (of_cls * row_weights[None, ..., None, None]).sum((2, 3), keepdim=True)
-            _cls(target).copy_(of_cls)
-            saved += [query, key, value, weights, kept, row_weights]
-        ctx.save_for_backward(*saved)
+            _mix(applied, value, row_weights, mixed[:, :, number], grid, axis)
+            saved += [weights, kept, row_weights]
+        ctx.save_for_backward(qkv, *saved)
+        ctx.again = _mix_again
         ctx.grid, ctx.axes, ctx.dropout, ctx.shape = grid, [axis for axis, *_ in axes], dropout, parts.shape
-        return mixed.view(batch, tokens, -1)
+        return mixed.view(*qkv.shape[:2], -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        batch, tokens, axes, _, heads, head_dim = ctx.shape
-        gradient = gradients[0].reshape(batch, tokens, axes, 1, heads, head_dim)
+        qkv, *saved = ctx.saved_tensors
+        parts = qkv.view(ctx.shape)
+        head_dim = ctx.shape[-1]
+        gradient = gradients[0].reshape(parts[:, :, :, :1].shape)
         result = gradient.new_empty(ctx.shape)
-        saved = ctx.saved_tensors
         for number, axis in enumerate(ctx.axes):
-            query, key, value, weights, kept, row_weights = saved[6 * number : 6 * number + 6]
+            weights, kept, row_weights = saved[3 * number : 3 * number + 3]
             source, target = gradient[:, :, number], result[:, :, number]
             (places,) = _places(source, ctx.grid, axis)
             share = 1 / (places.shape[1] * places.shape[2])
             of_cls = _cls(source)[0] * (share if row_weights is None else row_weights[..., None, None])
-            mixed = _rows(places, of_cls)
-            of_weights = mixed @ value.transpose(1, 2)
-            applied = weights
-            if kept is not None:
-                scale = 1 / (1 - ctx.dropout) if ctx.dropout < 1 else 0.0
-                applied = weights * kept * scale
-                of_weights = of_weights.mul_(kept).mul_(scale)
+            mixed = _join(places, of_cls)
+            query, key, value = _rows(parts[:, :, number], ctx.grid, axis)
+            of_weights = _applied(mixed @ value.transpose(1, 2), kept, ctx.dropout)
+            applied = _applied(weights, kept, ctx.dropout)
             found = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
             found.mul_(head_dim**-0.5)
             products = [(found, key), (found.transpose(1, 2), query), (applied.transpose(1, 2), mixed)]
             shape = (*places.shape[:-2], -1, head_dim)
-            parts = zip(products, _places(target, ctx.grid, axis), _cls(target), strict=True)
-            for (left, right), of_places, of_cls in parts:
+            targets = zip(products, _places(target, ctx.grid, axis), _cls(target), strict=True)
+            for (left, right), of_places, of_cls in targets:
                 back = (left @ right).view(shape)
                 of_places.copy_(back[..., 1:, :])
                 of_cls.copy_(back[..., 0, :].sum((1, 2), keepdim=True))
-        return result.view(batch, tokens, -1), None, None, None, None
+        return result.view(qkv.shape), None, None, None, None
