@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 
 from .multiply import multiply
 
-__all__ = ["activation_linear", "lean_norm", "norm_and_linear", "norm_linear", "plain_linear"]
+__all__ = ["activation_linear", "lean_norm", "norm_and_linear", "norm_linear", "plain_linear", "saved_once"]
 
 
 _PART = 8 * 2**20
@@ -97,6 +97,18 @@ def activation_linear(x: Tensor, activation: nn.Module, linear: nn.Module) -> Te
         return linear(activation(x))
     assert isinstance(linear, nn.Linear)
     return _ActivationLinear.apply(x, linear.weight, linear.bias, activation, _autocast_dtype(x))
+
+
+def saved_once(ctx: Any, for_more: bool = False) -> tuple[Any, ...]:
+    """`ctx.saved_tensors` of a function with `ctx.again`, which gradient checkpointing hands out once alone.
+
+    Args:
+        for_more: whether the backward pass of the function, which comes next, asks for them too.
+    """
+    saved = vars(ctx).pop("unpacked", None) or ctx.saved_tensors
+    if for_more:
+        ctx.unpacked = saved
+    return saved
 
 
 def _is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
@@ -199,7 +211,7 @@ class _Norm(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias, mean, rstd = ctx.saved_tensors
+        x, weight, bias, mean, rstd = saved_once(ctx)
         found = torch.ops.aten.native_layer_norm_backward(
             gradients[0], x, ctx.shape, mean, rstd, weight, bias, list(ctx.needs_input_grad[:3])
         )
@@ -207,7 +219,7 @@ class _Norm(torch.autograd.Function):
 
 
 def _norm_again(ctx: Any) -> Tensor:
-    x, weight, bias, *_ = ctx.saved_tensors
+    x, weight, bias, *_ = saved_once(ctx, for_more=True)
     return torch.native_layer_norm(x, ctx.shape, weight, bias, ctx.eps)[0]
 
 

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ...nn.lean_linear import saved_once
+
 __all__ = ["attend_axes"]
 
 Axis = tuple[int, Tensor | None, Tensor | None]
@@ -97,7 +99,7 @@ def _mix(
 
 def _mix_again(ctx: Any) -> Tensor:
     """The result once more."""
-    qkv, *saved = ctx.saved_tensors
+    qkv, *saved = saved_once(ctx, for_more=True)
     parts = qkv.view(ctx.shape)
     mixed = qkv.new_empty(parts[:, :, :, :1].shape)
     for number, axis in enumerate(ctx.axes):
@@ -136,7 +138,7 @@ class _AttendAxes(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        qkv, *saved = ctx.saved_tensors
+        qkv, *saved = saved_once(ctx)
         parts = qkv.view(ctx.shape)
         head_dim = ctx.shape[-1]
         gradient = gradients[0].reshape(parts[:, :, :, :1].shape)
