@@ -125,9 +125,10 @@ def _is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
 def _is_lean(norm: nn.Module, x: Tensor) -> bool:
     """Whether `norm` is a layer norm that is taken apart here."""
     is_norm = isinstance(norm, nn.LayerNorm) and norm.elementwise_affine and _is_plain(norm, nn.LayerNorm)
-    if _autocast_dtype(x) is not None and x.dtype != torch.float32:
-        return False  # what autocast norms in differs from device to device
-    return is_norm and _is_trained(x)
+    if not (is_norm and _is_trained(x)):
+        return False
+    # What autocast norms in differs from device to device.
+    return x.dtype == torch.float32 or _autocast_dtype(x) is None
 
 
 def _is_trained(x: Tensor) -> bool:
