@@ -364,17 +364,10 @@ def figures_of(path: Path) -> dict[str, float]:
 def score_hand_made(args: argparse.Namespace, level: str) -> None:
     """Frame differences see what peers see."""
     folder = args.work / level / "frame-difference"
-    folder.mkdir(parents=True, exist_ok=True)
-    state = folder / "state.json"
-    if (
-        (folder / "results.json").is_file()
-        and state.is_file()
-        and json.loads(state.read_text()) == args.clips
-    ):
-        return
-    options = ["--processor", str(args.work / level / "processor")]
-    evaluate(args, level, "frame-difference", folder / "results.json", 0, options, folder / "log.txt")
-    state.write_text(json.dumps(args.clips))
+    prepare_folder(folder, {"clips": args.clips})
+    if not (folder / "results.json").is_file():
+        options = ["--processor", str(args.work / level / "processor")]
+        evaluate(args, level, "frame-difference", folder / "results.json", 0, options, folder / "log.txt")
 
 
 def write_tables(args: argparse.Namespace, cells: list[Cell], costs: dict[str, Any], budget: float) -> None:

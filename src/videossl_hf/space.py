@@ -73,6 +73,11 @@ class Answer:
     timing: str
 
 
+def _reads(config: Any) -> bool:
+    """Whether a model compares clips with texts."""
+    return "zero-shot-video-classification" in custom_pipelines(config)
+
+
 class _Checkpoint:
     """A model with its processor, and the features of the gallery."""
 
@@ -81,6 +86,7 @@ class _Checkpoint:
         config = AutoConfig.from_pretrained(name)
         architecture = (config.architectures or [""])[0]
         self.caption = explanation(config.model_type)
+        self.reads = _reads(config)
         self.processor = load_processor(name)
         self.classifier = None
         if architecture.endswith("ForVideoClassification"):
@@ -155,13 +161,13 @@ class Demonstration:
 
     def reads(self, checkpoint: str) -> bool:
         """Whether a checkpoint compares clips with texts, by its configuration alone."""
-        return "zero-shot-video-classification" in custom_pipelines(AutoConfig.from_pretrained(checkpoint))
+        return _reads(AutoConfig.from_pretrained(checkpoint))
 
     @torch.no_grad()
     def _classes(
         self, loaded: _Checkpoint, inputs: Tensor, names: Sequence[str], similarities: Tensor
     ) -> tuple[dict[str, float], str]:
-        if names and self.reads(loaded.name):
+        if names and loaded.reads:
             classes = class_features(loaded.model, loaded.processor, names)
             video = F.normalize(embed(loaded.model, inputs, space="text"), dim=1)
             temperature = getattr(loaded.model.config, "temperature", USUAL_TEMPERATURE)

@@ -16,7 +16,7 @@ import torch
 from ..errors import InputError, OutputError
 from .video_source import load_pyav
 
-__all__ = ["VideoWriter", "encode_video", "write_video"]
+__all__ = ["VideoWriter", "encode_video", "same_bytes_from_x264", "write_video"]
 
 TICKS = (
     90_000  # a second; every usual frame rate is a whole number of them, or off by less than 6 microseconds
