@@ -71,3 +71,70 @@ def test_settings_out_of_range_are_refused(settings: dict) -> None:
 def test_sizes_below_one_are_refused(setting: str) -> None:
     with pytest.raises(ConfigurationError, match="must be at least 1"):
         LabelledClipAugmentation(**{setting: -1})
+
+
+def test_colours_change_with_the_probability_asked_for_and_places_do_not(samples: list[dict]) -> None:
+    plain, coloured = batch(samples), batch(samples, jitter_probability=1.0, contrast=0, saturation=0)
+    for before, after in zip(plain["pixel_values_videos"], coloured["pixel_values_videos"], strict=True):
+        factor = after.sum() / before.sum()  # brightness alone: one factor for the whole clip
+        torch.testing.assert_close(after, (factor * before).clamp(0, 1), rtol=0, atol=0.05)
+        assert not torch.equal(after, before)
+        assert 0.5 < factor < 1.5
+    assert torch.equal(
+        batch(samples, jitter_probability=0.0)["pixel_values_videos"], plain["pixel_values_videos"]
+    )
+
+
+def test_an_erased_box_is_noise_in_every_frame_and_the_rest_stays(samples: list[dict]) -> None:
+    clips, erased = (
+        batch(samples, **settings)["pixel_values_videos"] for settings in ({}, {"erase_probability": 1.0})
+    )
+    changed = (clips != erased).any(dim=2)  # (clips, frames, height, width)
+    assert changed.any(dim=(1, 2, 3)).all()
+    for clip, frames in zip(erased, changed, strict=True):
+        assert torch.equal(frames[0], frames[1]), "the box is that of the clip"
+        rows, columns = frames[0].any(dim=1), frames[0].any(dim=0)
+        assert frames[0][rows][:, columns].all(), "a box has no holes"
+        noise = clip[..., rows, :][..., columns]
+        assert not torch.equal(noise[0], noise[1])
+        assert noise.min() < 0  # normal, not a colour
+    assert torch.equal(
+        clips[~changed[:, :, None].expand_as(clips)], erased[~changed[:, :, None].expand_as(clips)]
+    )
+
+
+def test_segments_give_a_frame_of_each_part_of_the_video(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Every frame of each half is drawn sooner or later, and none of the other half."""
+    file = tmp_path_factory.mktemp("segments") / "clip.mp4"
+    write_media(file, num_frames=8)
+    config, processor = SimpleNamespace(num_labels=4), VideoSSLVideoProcessor(**PLAIN)
+    collator = LabelledClipCollator(config, processor, LabelledClipAugmentation(frames="segments"))
+    info, generator = SimpleNamespace(num_frames=8, fps=12.0), torch.Generator().manual_seed(0)
+    drawn = [collator._frame_numbers(info, 0.5, generator).tolist() for _ in range(60)]
+    assert {first for first, _ in drawn} == {0, 1, 2, 3}
+    assert {second for _, second in drawn} == {4, 5, 6, 7}
+    clips = collator([{"video": str(file), "label": 1, "sample_seed": seed} for seed in range(8)])
+    assert clips["pixel_values_videos"].shape == (8, 2, 3, 16, 16)
+
+
+def test_random_operations_change_whole_clips_before_they_are_cut(samples: list[dict]) -> None:
+    plain, changed = (batch(samples, random_operations=count)["pixel_values_videos"] for count in (0, 8))
+    assert all(not torch.equal(before, after) for before, after in zip(plain, changed, strict=True))
+    assert changed.min() >= 0
+    assert changed.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"frames": "all"}, 'frames must be "view" or "segments"'),
+        ({"random_magnitude": 11}, r"random_magnitude must lie in \[0, 10\]"),
+        ({"random_operations": -1}, "must not be negative"),
+        ({"hue": 0.6}, "hue must lie in"),
+        ({"erase_probability": 2}, "erase_probability must lie in"),
+        ({"jitter_probability": -1}, "jitter_probability must lie in"),
+    ],
+)
+def test_meaningless_settings_name_themselves(settings: dict, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        LabelledClipAugmentation(**settings)

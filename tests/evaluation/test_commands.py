@@ -49,6 +49,20 @@ def test_every_protocol_writes_figures_with_intervals(evaluate, tiny, capsys):
     assert "95 % interval" in capsys.readouterr().out
 
 
+def test_clips_of_one_split_find_each_other_and_none_finds_itself(evaluate, tiny, test_clips):
+    code, (among,) = evaluate("--protocol", "retrieval", "--train-split", "test", "--ranks", "1", "5")
+    assert code == 0
+    assert among.protocol == {
+        "name": "retrieval", "ks": [1, 5], "among_each_other": True, "modality": "video",
+    }  # fmt: skip
+    table = extract_features(load_model(str(tiny.folder)), tiny.processor, test_clips)
+    cosine = torch.nn.functional.cosine_similarity(table.features[:, None], table.features[None], dim=2)
+    cosine.fill_diagonal_(-2)
+    found = table.labels[cosine.topk(5).indices] == table.labels[:, None]
+    assert among.figures["R@1"].value == pytest.approx(100 * found[:, 0].double().mean().item())
+    assert among.figures["R@5"].value == pytest.approx(100 * found.any(dim=1).double().mean().item())
+
+
 def test_every_clip_of_a_result_can_be_looked_up(evaluate, tmp_path, test_clips):
     _, results = evaluate("--k", "3")
     clips = read_clip_values(tmp_path / "results.json", results[0])
@@ -101,6 +115,15 @@ def test_extracted_features_equal_those_of_the_library(tiny, shapes, test_clips,
         (["--test-split", "nothing"], "nothing"),
         (["--protocol", "cross-modal", "--ranks", "13"], "12 items"),
         (["--protocol", "few_shot", "--shots", "3"], "has 2 training clip(s), 3"),
+        (
+            ["--train-split", "test"],
+            "the train split 'test' and the test split 'test' hold the same clips: knn",
+        ),
+        (
+            ["--protocol", "linear", "--validation-split", "test"],
+            "the validation split 'test' and the test split 'test' hold the same clips: linear",
+        ),
+        (["--protocol", "retrieval", "--train-split", "test", "--ranks", "12"], "the 11 items"),
         (["--folds", "some"], 'a number or "official"'),
         (["--folds", "official"], "no official folds"),
         (["--folds", "25"], "between 2 and 24 folds"),

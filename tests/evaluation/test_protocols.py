@@ -44,6 +44,16 @@ def test_the_probe_says_what_it_chose_and_on_what():
     assert chosen["l2"] in (1e-3, 1.0)
 
 
+def test_a_clip_that_is_alone_in_its_class_finds_nothing_among_the_others():
+    clips = blobs(0, samples=9)
+    clips = FeatureTable(clips.features, torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 7]), clips.keys, NAMES)
+    outcome = retrieval_protocol(clips, clips, ks=(1, 8), among_each_other=True)
+    assert outcome.values["R@8"].tolist() == [100.0] * 8 + [0.0]
+    assert outcome.values["mAP"][-1] == 0
+    with pytest.raises(DataError, match="the 8 items"):
+        retrieval_protocol(clips, clips, ks=(9,), among_each_other=True)
+
+
 def test_retrieval_grows_with_k_and_finds_what_is_there():
     outcome = retrieval_protocol(blobs(0), blobs(1), ks=(1, 5, 160))
     recalls = [outcome.figures[f"R@{k}"].value for k in (1, 5, 160)]

@@ -56,6 +56,17 @@ def test_steps_multiply_by_gamma_at_each_milestone() -> None:
     assert curve(name="steps", milestone_epochs=[1.5, 3.5], gamma=0.5) == expected
 
 
+def test_a_held_rate_changes_once_in_so_many_epochs() -> None:
+    rising = {"name": "constant", "warmup_epochs": 4, "warmup_start_factor": 0.2}
+    assert curve(hold_epochs=2, **rising) == pytest.approx([0.2] * 4 + [0.6] * 4 + [1.0] * 2)
+    assert curve(hold_epochs=0.1, **rising) == curve(**rising), "never less than a step"
+
+
+def test_a_rate_held_for_no_time_is_refused() -> None:
+    with pytest.raises(ValueError, match="hold_epochs must be above 0, or null"):
+        ScheduleRecipe(name="constant", hold_epochs=0)
+
+
 def test_epochs_of_a_stream_are_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"give schedule\.warmup_steps instead"):
         curve(steps_per_epoch=None, warmup_epochs=1)

@@ -28,9 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--protocol", nargs="+", choices=PROTOCOLS, default=["knn"],
         help="knn, linear, attentive (a probe that attends to the tokens) and few_shot: train against test; "
-        "retrieval: test queries train, right is the same class; cross-modal: clips of test find their own "
-        "sound and the reverse; classify: a classifier's own answers on test, where one that reads names of "
-        "classes is asked for those of the data; text_retrieval: clips of test find their own text and the "
+        "retrieval: test queries train, or itself where both are one split, and right is the same class; "
+        "cross-modal: clips of test find their own sound and the reverse; classify: a classifier's own "
+        "answers on test, where one that reads names of classes is asked for those of the data; "
+        "text_retrieval: clips of test find their own text and the "
         "reverse; zero_shot: the class whose name is nearest; script_sorting: a model orders the "
         "scripts of transcripts (default: knn). Fine-tuning trains, and is scored here by classify: see "
         "`videossl finetune --folds`",

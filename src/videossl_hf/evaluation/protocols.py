@@ -192,20 +192,38 @@ def _chosen_on(validation: FeatureTable | None) -> str:
 
 
 def retrieval_protocol(
-    gallery: FeatureTable, queries: FeatureTable, *, ks: Sequence[int] = (1, 5, 10, 20, 50), seed: int = 0
+    gallery: FeatureTable,
+    queries: FeatureTable,
+    *,
+    ks: Sequence[int] = (1, 5, 10, 20, 50),
+    among_each_other: bool = False,
+    seed: int = 0,
 ) -> Outcome:
     """R@k within a modality: a query is right when one of its k nearest in the gallery has its class; and the
     mean average precision of the rankings.
+
+    Args:
+        gallery: features with labels.
+        queries: likewise.
+        ks: of R@k.
+        among_each_other: queries and gallery are the same clips, as TVTS is scored on Something-Something V2:
+            none finds itself, and one whose class no other has is never right.
+        seed: of the intervals.
 
     Raises:
         DataError: the class names differ, or the gallery lacks a class.
         InputError: NaN features, or more neighbours asked for than the gallery has items.
     """
     check_same_classes(gallery, queries)
-    _check_ks(ks, len(gallery))
+    _check_ks(ks, len(gallery) - among_each_other)
     compared = queries.features, queries.labels, gallery.features, gallery.labels
-    values = _recalls(class_ranks(*compared), ks) | {"mAP": 100 * class_average_precisions(*compared)}
-    return outcome_of({"name": "retrieval", "ks": list(ks)}, values, seed)
+    ranks = class_ranks(*compared, same_items=among_each_other)
+    precisions = class_average_precisions(*compared, same_items=among_each_other).nan_to_num()
+    values = _recalls(ranks, ks) | {"mAP": 100 * precisions}
+    protocol: dict[str, Any] = {"name": "retrieval", "ks": list(ks)}
+    if among_each_other:
+        protocol["among_each_other"] = True
+    return outcome_of(protocol, values, seed)
 
 
 def cross_modal_protocol(

@@ -84,6 +84,17 @@ class Evaluation:
         fitted = {"train": train}
         if self.args.validation_split and protocol in ("linear", "attentive"):
             fitted["validation"] = self._features(self.args.validation_split, None, space)
+        for role, split in fitted.items():
+            if split.clips.fingerprint != test.clips.fingerprint:
+                continue
+            if protocol == "retrieval":
+                train = test  # clips of one split search among each other
+                continue
+            raise DataError(
+                f"the {role} split {split.name!r} and the test split {test.name!r} hold the same clips:"
+                f" {protocol} would be asked for what it was told; name other splits, or cross-validate with"
+                " --folds N"
+            )
         started = time.perf_counter()
         validation = fitted["validation"].table if "validation" in fitted else None
         outcome = score(train.table, test.table, validation)
@@ -119,8 +130,9 @@ class Evaluation:
             return attentive_protocol(train, test, validation, training=training, seed=args.seed)
         if protocol == "few_shot":
             return few_shot_protocol(train, test, shots=args.shots, draws=args.draws, seed=args.seed)
-        ks = args.ranks or [k for k in RANKS if k <= len(train)]
-        return retrieval_protocol(train, test, ks=ks, seed=args.seed)
+        among = train is test
+        ks = args.ranks or [k for k in RANKS if k <= len(train) - among]
+        return retrieval_protocol(train, test, ks=ks, among_each_other=among, seed=args.seed)
 
     def _training(self, defaults: ProbeTraining) -> ProbeTraining:
         args = self.args

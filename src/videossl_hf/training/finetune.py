@@ -173,7 +173,9 @@ def _start(recipe: Recipe, labels: list[str]) -> Any:
     # Classes of other names: a head that fits by its size alone would be a wrong one.
     model = model_class(config)
     backbone = find_class(recipe.method, "Model").from_pretrained(source, config=config)
-    setattr(model, model_class.base_model_prefix, backbone)
+    # A classifier has no tower of sound or text: those of the checkpoint stay behind.
+    weights, kept = backbone.state_dict(), model.base_model.state_dict().keys()
+    model.base_model.load_state_dict({name: weights[name] for name in kept})
     return model
 
 

@@ -91,6 +91,7 @@ class LearningRateCurve:
     full lr. With `warmup_reaches_lr` step `warmup - 1` is at full lr already.
     After it: 1; or a line or half a cosine that reaches `final_factor` at the end; or a product of `gamma`
     at each milestone.
+    With `hold_epochs` a step is taken with the multiple of the first step of so many epochs.
 
     Args:
         max_steps: length of the run.
@@ -110,6 +111,9 @@ class LearningRateCurve:
         self.milestones = sorted(schedule.milestone_steps) or sorted(
             self._to_steps("milestone_epochs", epoch, steps_per_epoch) for epoch in schedule.milestone_epochs
         )
+        self.hold = 1
+        if schedule.hold_epochs is not None:
+            self.hold = max(1, self._to_steps("hold_epochs", schedule.hold_epochs, steps_per_epoch))
 
     @staticmethod
     def _to_steps(name: str, epochs: float, steps_per_epoch: int | None) -> int:
@@ -123,6 +127,7 @@ class LearningRateCurve:
     def __call__(self, step: int) -> float:
         """The multiple for one step."""
         schedule = self.schedule
+        step -= step % self.hold
         if step < self.warmup:
             start = schedule.warmup_start_factor
             length = max(1, self.warmup - 1) if schedule.warmup_reaches_lr else self.warmup

@@ -126,12 +126,19 @@ class ScheduleRecipe:
     milestone_steps: list[int] = setting([], "steps: where lr is multiplied by gamma")  # noqa: RUF009
     milestone_epochs: list[float] = setting([], "steps: the same in epochs")  # noqa: RUF009
     gamma: float = setting(0.1, "steps: the factor", minimum=0)
+    hold_epochs: float | None = setting(
+        None,
+        "lr keeps the value of the first of so many epochs' steps; null: it may change with every step",
+        minimum=0,
+    )
 
     def __post_init__(self) -> None:
         if self.warmup_steps is not None and self.warmup_epochs is not None:
             raise ValueError("give warmup_steps or warmup_epochs, not both")
         if self.milestone_steps and self.milestone_epochs:
             raise ValueError("give milestone_steps or milestone_epochs, not both")
+        if self.hold_epochs == 0:
+            raise ValueError("hold_epochs must be above 0, or null")
         if (self.name == "steps") != bool(self.milestone_steps or self.milestone_epochs):
             raise ValueError("name: steps and milestones belong together")
 
