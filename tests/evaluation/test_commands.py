@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from videossl_hf.cli import main
+from videossl_hf.data.datasets import load_videos
 from videossl_hf.evaluation.cache import load_features
 from videossl_hf.evaluation.clip_values import read_clip_values
 from videossl_hf.evaluation.features import extract_features
@@ -61,6 +62,22 @@ def test_clips_of_one_split_find_each_other_and_none_finds_itself(evaluate, tiny
     found = table.labels[cosine.topk(5).indices] == table.labels[:, None]
     assert among.figures["R@1"].value == pytest.approx(100 * found[:, 0].double().mean().item())
     assert among.figures["R@5"].value == pytest.approx(100 * found.any(dim=1).double().mean().item())
+
+
+def test_tokens_can_be_averaged_where_the_model_pools_in_another_way(evaluate, tiny, shapes, tmp_path):
+    features = []
+    for pooling in ("own", "mean"):
+        code, (result,) = evaluate("--pooling", pooling, "--k", "3")
+        assert code == 0
+        assert result.protocol.get("pooling", "own") == pooling
+        features.append(read_clip_values(tmp_path / "results.json", result).features)
+        (tmp_path / "results.json").unlink()
+    with torch.no_grad():
+        clip = load_videos(str(shapes), "test")[0]["video"]
+        inputs = tiny.processor(videos=[clip])["pixel_values_videos"]
+        tokens = tiny.model.stica(pixel_values_videos=inputs).last_hidden_state[0]
+    torch.testing.assert_close(features[1][0].float(), tokens.mean(dim=0), rtol=1e-2, atol=1e-3)
+    assert not torch.allclose(features[0], features[1], rtol=1e-2)
 
 
 def test_every_clip_of_a_result_can_be_looked_up(evaluate, tmp_path, test_clips):
@@ -124,6 +141,10 @@ def test_extracted_features_equal_those_of_the_library(tiny, shapes, test_clips,
             "the validation split 'test' and the test split 'test' hold the same clips: linear",
         ),
         (["--protocol", "retrieval", "--train-split", "test", "--ranks", "12"], "the 11 items"),
+        (
+            ["--protocol", "attentive", "--pooling", "mean"],
+            "--pooling is of knn, linear, few_shot, retrieval",
+        ),
         (["--folds", "some"], 'a number or "official"'),
         (["--folds", "official"], "no official folds"),
         (["--folds", "25"], "between 2 and 24 folds"),

@@ -36,6 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "scripts of transcripts (default: knn). Fine-tuning trains, and is scored here by classify: see "
         "`videossl finetune --folds`",
     )  # fmt: skip
+    parser.add_argument(
+        "--pooling", choices=("own", "mean"), default="own",
+        help="features: pooled as the model does it (own), or the mean over its tokens",
+    )  # fmt: skip
     data = parser.add_argument_group("splits")
     data.add_argument("--train-split", help="neighbours, probe and gallery (train)")
     data.add_argument(

@@ -19,9 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="train", help="split of the data (train)")
     parser.add_argument(
         "--space",
-        choices=("features", "tokens", "shared"),
+        choices=("features", "mean", "tokens", "shared"),
         default="features",
-        help="pooled by the backbone, or its tokens, or where a pre-training model compares video and sound",
+        help="pooled by the backbone, the mean of its tokens, the tokens themselves, or where a pre-training "
+        "model compares video and sound",
     )
     parser.add_argument("--output", required=True, type=Path, help="folder; an interrupted run goes on there")
     parser.add_argument("--shard-size", type=int, default=1024, help="samples a file (1024)")

@@ -40,8 +40,8 @@ __all__ = [
 
 ANSWERS = ("probabilities", "logits")
 """Spaces of a classifier."""
-SPACES = ("features", "tokens", "shared", "text", *ANSWERS)
-OF_BACKBONE = ("features", "tokens", "text")
+SPACES = ("features", "mean", "tokens", "shared", "text", *ANSWERS)
+OF_BACKBONE = ("features", "mean", "tokens", "text")
 """Spaces that need neither projection heads nor a classifier."""
 
 
@@ -85,10 +85,10 @@ def embed(model: nn.Module, inputs: Tensor, modality: str = "video", space: str 
         modality: "video" or "audio".
         space: "features" reads `pooler_output` (or the mean over the tokens of a model without one) and
             `audio_pooler_output`; "tokens" reads `last_hidden_state` (clips, tokens, width), of sound
-            `audio_last_hidden_state`; "shared" calls `get_video_embeddings` and `get_audio_embeddings`, where
-            a pre-training model lets modalities be compared; "text" calls `get_video_features` of a model
-            with a text tower, to be compared with its `get_text_features`; "probabilities" and "logits" are
-            a classifier's.
+            `audio_last_hidden_state`; "mean" is the mean over these tokens; "shared" calls
+            `get_video_embeddings` and `get_audio_embeddings`, where a pre-training model lets modalities be
+            compared; "text" calls `get_video_features` of a model with a text tower, to be compared with its
+            `get_text_features`; "probabilities" and "logits" are a classifier's.
 
     Raises:
         InputError: the model has no features of this kind.
@@ -118,6 +118,8 @@ def embed(model: nn.Module, inputs: Tensor, modality: str = "video", space: str 
     outputs = model(**(_video_inputs(inputs) if modality == "video" else {"input_features": inputs}))
     if space == "tokens":
         return _tokens(model, outputs, modality).float().cpu()
+    if space == "mean":
+        return _tokens(model, outputs, modality).float().mean(dim=1).cpu()
     if modality == "video":
         pooled = getattr(outputs, "pooler_output", None)
         if pooled is None:
@@ -133,7 +135,7 @@ def _tokens(model: nn.Module, outputs: Any, modality: str) -> Tensor:
     name = "last_hidden_state" if modality == "video" else "audio_last_hidden_state"
     tokens = getattr(outputs, name, None)
     if tokens is None or tokens.ndim != 3:
-        raise InputError(f"{type(model).__name__} gives no {name}: it has no tokens to attend to")
+        raise InputError(f"{type(model).__name__} gives no {name}: it has no tokens")
     return tokens
 
 
@@ -168,9 +170,9 @@ def extract_features(
             and `modality` are its own).
         views: "CLIPSxCROPS", e.g. "10x3": clips spread over the video, square crops along the longer side.
         modality: "video" or "audio".
-        space: "features" of the backbone, or its "tokens" (samples, tokens, width); "shared": the space in
-            which a pre-training model compares video and sound; "text": where clips and texts are compared;
-            or "probabilities" (or "logits") of a classifier's classes.
+        space: "features" of the backbone, its "tokens" (samples, tokens, width) or their "mean"; "shared":
+            the space in which a pre-training model compares video and sound; "text": where clips and texts
+            are compared; or "probabilities" (or "logits") of a classifier's classes.
         batch_size: clips through the network at a time (a sample has CLIPS * CROPS of them).
         cache_dir: folder for shards and manifest. What is there already is read, the rest is computed; an
             interruption costs at most the batch that was being computed.

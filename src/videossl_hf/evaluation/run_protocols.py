@@ -43,6 +43,8 @@ __all__ = ["LEARNING", "PROTOCOLS", "RANKS", "Evaluation"]
 
 LEARNING = ("knn", "linear", "attentive", "few_shot", "retrieval")
 """Protocols that learn from labelled clips, or look among them; the others score a split as it is."""
+POOLED = ("knn", "linear", "few_shot", "retrieval")
+"""Of them those that take one vector a clip."""
 PROTOCOLS = (*LEARNING, "cross-modal", "classify", "text_retrieval", "zero_shot", "script_sorting")
 RANKS = (1, 5, 10, 20, 50)
 """k of R@k, as far as the gallery goes."""
@@ -67,6 +69,8 @@ class Evaluation:
 
     def results(self, protocol: str) -> list[Result]:
         """One result, or one a direction."""
+        if self.args.pooling != "own" and protocol not in POOLED:
+            raise InputError(f"--pooling is of {', '.join(POOLED)}; {protocol} has its own way with tokens")
         of_one_split = {
             "cross-modal": self._cross_modal,
             "classify": self._classify,
@@ -76,7 +80,8 @@ class Evaluation:
         }
         if protocol in of_one_split:
             return of_one_split[protocol]()
-        space = "tokens" if protocol == "attentive" else "features"
+        pooled = "mean" if self.args.pooling == "mean" else "features"
+        space = "tokens" if protocol == "attentive" else pooled
         score = functools.partial(self._score, protocol)
         if self.args.folds:
             return [self._over_folds(score, space)]
@@ -295,6 +300,8 @@ class Evaluation:
         notes: dict[str, Any] | None = None,
     ) -> Result:
         """The result of an outcome, whose clips are kept; `rows` of the table were tested if not all."""
+        if self.args.pooling != "own":
+            outcome.protocol["pooling"] = self.args.pooling
         notes = (notes or {}) | ({"random_weights": True} if self.args.random_weights else {})
         space = self.args.average if notes.get("class") else "features"
         notes |= self._cost(test.clips, space)
