@@ -45,7 +45,7 @@ format: install ## let ruff format and mend what it can
 	$(PYTHON) -m ruff check --fix .
 
 bench: install ## speed, ours beside a rival in one run (see benchmarks/)
-	@for script in decode crops train_step videomoco_step vimpac_step codes_throughput tvts_step ila_step transcripts extraction; do echo "== $$script"; $(PYTHON) benchmarks/$$script.py; done
+	@for script in decode crops train_step videomoco_step vimpac_step codes_throughput tvts_step ila_step transcripts extraction attentive_probe; do echo "== $$script"; $(PYTHON) benchmarks/$$script.py; done
 
 ablation: install ## variants of a method at equal steps (about an hour on two cores): make ablation METHOD=stica
 	$(PYTHON) benchmarks/ablation.py $(METHOD) --seeds $(SEEDS) --jobs 2

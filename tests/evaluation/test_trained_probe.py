@@ -88,6 +88,37 @@ def test_an_attentive_probe_finds_the_token_that_matters():
     assert outcome.protocol["lr"] == 1e-2
 
 
+def test_the_probe_is_multi_head_attention_of_one_query():
+    """Answers and gradients are those of torch's module, in float64, with weights of any size."""
+    generator = torch.Generator().manual_seed(0)
+    head = AttentiveHead(width=12, classes=3, heads=4).double()
+    plain = torch.nn.MultiheadAttention(12, 4, batch_first=True).double()
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.normal_(generator=generator)
+        parts = head.to_query, head.to_key, head.to_value
+        plain.in_proj_weight.copy_(torch.cat([part.weight for part in parts]))
+        plain.in_proj_bias.normal_(generator=generator)  # the keys' part of it has no effect
+        plain.in_proj_bias[:12].copy_(head.to_query.bias)
+        plain.in_proj_bias[24:].copy_(head.to_value.bias)
+        plain.out_proj.weight.copy_(torch.eye(12))
+    tokens = torch.randn(5, 7, 12, generator=generator, dtype=torch.float64)
+
+    def reference():
+        known, query = head.norm_tokens(tokens), head.query.expand(5, 1, 12)
+        pooled = (query + plain(query, known, known)[0])[:, 0]
+        return head.classifier(pooled + head.mlp(head.norm(pooled)))
+
+    shared = [head.query, *head.norm_tokens.parameters(), *head.mlp.parameters()]
+    ours, theirs = head(tokens), reference()
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+    own = torch.autograd.grad(ours.square().sum(), [*shared, *(part.weight for part in parts)])
+    expected = torch.autograd.grad(theirs.square().sum(), [*shared, plain.in_proj_weight])
+    for found, wanted in zip(own[: len(shared)], expected, strict=False):
+        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(torch.cat(own[len(shared) :]), expected[-1], rtol=1e-9, atol=1e-9)
+
+
 def test_the_order_of_tokens_does_not_matter_to_the_probe():
     head = AttentiveHead(width=12, classes=3, heads=4).eval()
     tokens = torch.randn(2, 7, 12, generator=torch.Generator().manual_seed(0))
