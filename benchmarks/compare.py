@@ -105,7 +105,7 @@ def main() -> int:
     plan = yaml.safe_load(PLAN.read_text(encoding="utf-8"))
     for key in ("steps", "clips", "levels"):
         setattr(args, key, getattr(args, key) or plan[key])
-    args.work, args.all_rows = args.work.resolve(), plan["rows"]
+    args.work, args.all_rows, args.most_steps = args.work.resolve(), plan["rows"], plan["most_steps"]
     unknown = set(args.rows or ()) - plan["rows"].keys()
     if unknown:
         parser.error(f"unknown rows {sorted(unknown)}; there are {list(plan['rows'])}")
@@ -118,7 +118,7 @@ def main() -> int:
     cells = []
     for level in args.levels:
         for row in chosen:
-            equal = max(1, min(round(budget / costs[row]["flop_per_step"]), plan["most_steps"]))
+            equal = max(1, min(round(budget / costs[row]["flop_per_step"]), args.most_steps))
             steps = {"steps": args.steps, "operations": equal}
             cells += [
                 Cell(row, level, seed, table, steps[table])
@@ -388,6 +388,7 @@ def write_tables(args: argparse.Namespace, cells: list[Cell], costs: dict[str, A
         "seeds": args.seeds,
         "steps": args.steps,
         "budget_flop": budget,
+        "most_steps": args.most_steps,
         "rows": rows,
         "hand_made": {HAND_MADE: hand_made},
         "before_cpu_seconds": before_seconds(args),
@@ -462,7 +463,11 @@ def markdown(report: dict[str, Any]) -> str:
     ]
     before = report["before_cpu_seconds"]
     for table in dict.fromkeys(row["table"] for row in report["rows"]):
-        lines += ["", f"By {TABLES[table]}:", ""]
+        budget, most = report["budget_flop"] / 1e12, report["most_steps"]
+        limits = (
+            f" ({budget:.1f} TFLOP; no row takes more than {most} steps)" if table == "operations" else ""
+        )
+        lines += ["", f"By {TABLES[table]}{limits}:", ""]
         lines.append(f"| features | saw | parameters | steps | TFLOP | CPU s | {' | '.join(headings)} |")
         lines.append("|---" * (6 + len(headings)) + "|")
         for row in (row for row in report["rows"] if row["table"] == table):

@@ -71,7 +71,8 @@ def test_the_tables_say_supervision_cost_and_gain(compare: ModuleType) -> None:
     row = {"row": "STiCA", "saw": "sound", "parameters": 2_000_000, "cpu_seconds": 99.6, "flop": 3e12,
            "figures": {"low knn": figure, "low linear": figure}}  # fmt: skip
     report = {
-        "clips": 60, "levels": ["low"], "before_cpu_seconds": {"STiCA": 12.0},
+        "clips": 60, "levels": ["low"], "budget_flop": 13.21e12, "most_steps": 25,
+        "before_cpu_seconds": {"STiCA": 12.0},
         "hand_made": {"frame difference": {"low": {"knn": 30.0, "linear": 20.0}}},
         "rows": [row | {"table": "steps", "steps": 10}, row | {"table": "operations", "steps": 25}],
     }  # fmt: skip
@@ -80,4 +81,4 @@ def test_the_tables_say_supervision_cost_and_gain(compare: ModuleType) -> None:
     assert text.count("| STiCA | sound | 2.00 M | 25 |") == 1
     assert text.count("| frame difference | none | 0 | | | | 30.0 | 20.0 |") == 2
     assert "By equal steps:" in text
-    assert "By equal operations:" in text
+    assert "By equal operations (13.2 TFLOP; no row takes more than 25 steps):" in text

@@ -17,14 +17,22 @@ NAMES = ["left", "right"]
 
 
 def store(
-    path: Path, hits, model="me/model", weights="w0", data="d0", clips=True, protocol=None, **notes
+    path: Path,
+    hits,
+    model="me/model",
+    weights="w0",
+    data="d0",
+    source="shapes",
+    clips=True,
+    protocol=None,
+    **notes,
 ) -> Path:
     """A result whose clips were hit as told, as `videossl evaluate` writes it."""
     values = 100.0 * torch.as_tensor(hits, dtype=torch.float64)
     figure = Figure(values.mean().item(), values.mean().item() - 10, values.mean().item() + 10, len(values))
     result = Result(
         model={"id": model, "weights": weights} | notes,
-        data={"id": "shapes", "split": "test", "fingerprint": data, "samples": len(values)},
+        data={"id": source, "split": "test", "fingerprint": data, "samples": len(values)},
         protocol=protocol or {"name": "knn", "k": 10, "modality": "video"},
         views="1x1",
         seed=0,
@@ -96,6 +104,27 @@ def test_results_on_other_clips_are_never_side_by_side(tmp_path):
     here, there = (store(tmp_path / f"{name}.json", hits(0.5), data=name) for name in ("d0", "d1"))
     comparisons = compare_results(read_runs([str(here), str(there)]))
     assert [len(comparison.cells) for comparison in comparisons] == [1, 1]
+
+
+def test_clips_are_called_by_as_much_of_their_path_as_tells_them_apart(tmp_path):
+    folders = {"d0": "work/low/data", "d1": "work/mid/data"}
+    paths = [store(tmp_path / f"{name}.json", hits(0.5), data=name, source=folders[name]) for name in folders]
+    names = [comparison.data for comparison in compare_results(read_runs(list(map(str, paths))))]
+    assert names == ["low/data, test", "mid/data, test"]
+    assert compare_results(read_runs([str(paths[0])]))[0].data == "data, test"
+
+
+@pytest.mark.parametrize(
+    ("setting", "title"),
+    [({"pooling": "mean"}, "mean of tokens"), ({"among_each_other": True}, "among each other")],
+)
+def test_another_way_to_ask_has_a_column_of_its_own(tmp_path, setting, title):
+    protocol = {"name": "retrieval", "ks": [1], "modality": "video"}
+    usual = store(tmp_path / "a.json", hits(0.5), protocol=protocol)
+    other = store(tmp_path / "b.json", hits(0.7), protocol=protocol | setting)
+    (comparison,) = compare_results(read_runs([f"one={usual}", f"one={other}"]))
+    assert len(comparison.columns) == 2
+    assert f"({title})" in comparison.columns[1].title
 
 
 def test_without_clip_values_there_is_a_table_and_no_test(tmp_path):

@@ -25,18 +25,18 @@ from .results import Figure, Result, read_results
 __all__ = ["Cell", "Column", "Comparison", "RunEntry", "compare_results", "read_runs"]
 
 _CHOSEN_BY_USERS = (
-    *(
-        "name",
-        "k",
-        "temperature",
-        "direction",
-        "folds",
-        "modality",
-        "average",
-        "optimizer",
-        "prompts",
-        "text",
-    ),
+    "name",
+    "k",
+    "temperature",
+    "direction",
+    "folds",
+    "modality",
+    "average",
+    "optimizer",
+    "prompts",
+    "text",
+    "pooling",
+    "among_each_other",
     "draws",
 )
 _TITLES = {
@@ -93,6 +93,8 @@ class Column:
         notes += (
             [f"by {settings['optimizer']}"] if settings.get("optimizer") and self.protocol == "linear" else []
         )
+        notes += ["mean of tokens"] if settings.get("pooling") == "mean" else []
+        notes += ["among each other"] if settings.get("among_each_other") else []
         notes += [f"{self.views} views"] if self.views != "1x1" else []
         name = _TITLES.get(self.protocol, self.protocol)
         figure = self.figure.replace("top", "top-")
@@ -204,17 +206,28 @@ def compare_results(entries: Sequence[RunEntry]) -> list[Comparison]:
     for entry in entries:
         data = entry.result.data
         by_data.setdefault((data["fingerprint"], data["split"]), []).append(entry)
-    return [_compare(group) for group in sorted(by_data.values(), key=len, reverse=True)]
+    groups = sorted(by_data.values(), key=len, reverse=True)
+    names = _short_names([Path(str(group[0].result.data["id"])) for group in groups])
+    return [_compare(group, name) for group, name in zip(groups, names, strict=True)]
 
 
-def _compare(entries: list[RunEntry]) -> Comparison:
+def _short_names(sources: Sequence[Path]) -> list[str]:
+    """The last parts of each path, as many as it takes to tell different ones apart."""
+    longest = max(len(source.parts) for source in sources)
+    for length in range(1, longest + 1):
+        names = ["/".join(source.parts[-length:]) for source in sources]
+        if len(set(names)) == len(set(sources)):
+            break
+    return names
+
+
+def _compare(entries: list[RunEntry], data_name: str) -> Comparison:
     grouped: dict[tuple[str, Column], list[RunEntry]] = {}
     for entry in entries:
         for figure in entry.result.figures:
             grouped.setdefault((entry.name, _column(entry.result, figure)), []).append(entry)
-    data = entries[0].result.data
     return Comparison(
-        f"{Path(str(data['id'])).name}, {data['split']}",
+        f"{data_name}, {entries[0].result.data['split']}",
         list(dict.fromkeys(entry.name for entry in entries)),
         list(dict.fromkeys(column for _, column in grouped)),
         {place: _cell(own, place[1].figure) for place, own in grouped.items()},
