@@ -70,6 +70,8 @@ def test_a_rate_held_for_no_time_is_refused() -> None:
 def test_epochs_of_a_stream_are_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"give schedule\.warmup_steps instead"):
         curve(steps_per_epoch=None, warmup_epochs=1)
+    with pytest.raises(ConfigurationError, match=r"schedule\.hold_epochs: a stream .* leave it out"):
+        curve(steps_per_epoch=None, hold_epochs=1)
 
 
 def test_the_scheduler_multiplies_each_groups_own_rate() -> None:

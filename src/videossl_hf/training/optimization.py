@@ -115,12 +115,14 @@ class LearningRateCurve:
         if schedule.hold_epochs is not None:
             self.hold = max(1, self._to_steps("hold_epochs", schedule.hold_epochs, steps_per_epoch))
 
-    @staticmethod
-    def _to_steps(name: str, epochs: float, steps_per_epoch: int | None) -> int:
+    def _to_steps(self, name: str, epochs: float, steps_per_epoch: int | None) -> int:
         if steps_per_epoch is None:
+            in_steps = name.replace("epochs", "steps")
+            way_out = (
+                f"give schedule.{in_steps} instead" if hasattr(self.schedule, in_steps) else "leave it out"
+            )
             raise ConfigurationError(
-                f"schedule.{name}: a stream has no length, so that epochs mean nothing; "
-                f"give schedule.{name.replace('epochs', 'steps')} instead"
+                f"schedule.{name}: a stream has no length, so that epochs mean nothing; {way_out}"
             )
         return round(epochs * steps_per_epoch)
 
