@@ -492,14 +492,21 @@ def shown(figure: dict[str, Any] | None) -> str:
 
 
 def draw_page(args: argparse.Namespace, cells: list[Cell]) -> None:
-    """`videossl compare` of the first table, seeds under one name."""
+    """`videossl compare` of the first table, seeds under one name, each with the supervision that it saw."""
     table = args.tables[0]
-    runs = [f"{cell.row}={args.work / cell.name / 'trained.json'}" for cell in cells if cell.table == table]
+    saw = {row: "" if "supervised" in row else f" ({args.all_rows[row]['saw']})" for row in args.all_rows}
+    runs = [
+        f"{cell.row}{saw[cell.row]}={args.work / cell.name / 'trained.json'}"
+        for cell in cells
+        if cell.table == table
+    ]
     runs += [f"{HAND_MADE}={args.work / level / 'frame-difference/results.json'}" for level in args.levels]
     folder = args.work / "page"
     command = [sys.executable, "-m", "videossl_hf.cli", "compare", *runs, "--reference", HAND_MADE]
     run_logged([*command, "--output", str(folder)], args.work / "page.txt")
-    shutil.copy(folder / "report.html", args.output.with_suffix(".html"))
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    # Where the work lies on this machine is nobody's business.
+    args.output.with_suffix(".html").write_text(page.replace(f"{args.work}/", ""), encoding="utf-8")
 
 
 if __name__ == "__main__":
