@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import normalize
 
 from videossl_hf.data.datasets import load_videos
-from videossl_hf.evaluation.features import embed, extract_features
+from videossl_hf.evaluation.features import extract_features
 from videossl_hf.evaluation.loading import load_model, load_processor
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -24,11 +24,11 @@ parser.add_argument("--top", type=int, default=5, help="how many to name (5)")
 parser.add_argument("--cache", help="folder for the features")
 args = parser.parse_args()
 
-model, processor = load_model(args.model).eval(), load_processor(args.model)
+model, processor = load_model(args.model), load_processor(args.model)
 videos = load_videos(args.folder, "train")
 gallery = extract_features(model, processor, videos, cache_dir=args.cache, progress="Looking at the folder")
-query = embed(model, processor(videos=args.query, return_tensors="pt")["pixel_values_videos"])
+query = extract_features(model, processor, [{"video": args.query}])
 
-similarity = (normalize(gallery.features) @ normalize(query).T)[:, 0]
+similarity = (normalize(gallery.features) @ normalize(query.features).T)[:, 0]
 for place in torch.argsort(similarity, descending=True)[: args.top].tolist():
     print(f"{similarity[place]:.3f}  {gallery.keys[place]}")

@@ -12,8 +12,7 @@ import argparse
 import torch
 from transformers import AutoModelForVideoClassification, AutoProcessor, Trainer, TrainingArguments
 
-import videossl_hf  # noqa: F401  makes its models known to transformers
-from videossl_hf.data.datasets import load_videos
+from videossl_hf.data.datasets import load_videos  # any import of the package registers its models
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("model")

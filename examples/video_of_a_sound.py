@@ -11,8 +11,7 @@ import argparse
 import torch
 from transformers import AutoModelForPreTraining, AutoProcessor
 
-import videossl_hf  # noqa: F401  makes its models known to transformers
-from videossl_hf.data.datasets import load_videos
+from videossl_hf.data.datasets import load_videos  # any import of the package registers its models
 from videossl_hf.evaluation.features import extract_features
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
